@@ -1,0 +1,121 @@
+"""Row files: JSON lines in, JSON lines out, and errors that name file, row and reason.
+
+Everything that this project reads from a user goes through here or raises `InputError`, and everything that it
+writes is written to a temporary file first and renamed, so that a reader never sees half a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+
+class InputError(Exception):
+    """Bad input from the user: shown as one line `file:row: reason`, exit status 2, no traceback."""
+
+    def __init__(self, reason: str, file: str | os.PathLike | None = None, row: int | str | None = None):
+        where = "" if file is None else f"{os.fspath(file)}: " if row is None else f"{os.fspath(file)}:{row}: "
+        super().__init__(" ".join(f"{where}{reason}".split("\n")))
+        self.reason, self.file, self.row = reason, file, row
+
+
+def run_cli(main: Callable[[], int | None]) -> None:
+    """Call `main` and exit: its own status (None is 0), or 2 with one line on stderr for an `InputError`."""
+    try:
+        status = main() or 0
+        sys.stdout.flush()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    except BrokenPipeError:  # `… | head` closed the pipe: nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 130
+    sys.exit(status)
+
+
+@contextlib.contextmanager
+def atomic_open(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
+    """Open a temporary file beside `path`; rename it onto `path` when the block ends well, remove it otherwise."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    text = "b" not in mode
+    try:
+        with os.fdopen(handle, mode, encoding="utf-8" if text else None, newline="\n" if text else None) as file:
+            yield file
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes 0600; a shared folder expects the user's own default
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def write_json(path: str | os.PathLike, value: object) -> None:
+    """Write one indented JSON document, atomically."""
+    with atomic_open(path) as file:
+        json.dump(value, file, ensure_ascii=False, indent=2)
+        file.write("\n")
+
+
+def write_rows(path: str | os.PathLike, rows: Iterable[dict]) -> int:
+    """Write one JSON object per line, UTF-8, atomically; return the number of rows."""
+    count = 0
+    with atomic_open(path) as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def read_json(path: str | os.PathLike) -> object:
+    """One JSON document; raises `InputError` when it is missing, not UTF-8 or not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise InputError("no such file", path) from None
+    except IsADirectoryError:
+        raise InputError("is a folder, not a file", path) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"is not UTF-8 ({error.reason} at byte {error.start})", path) from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"is not JSON: {error.msg}", path, error.lineno) from None
+
+
+def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict]]:
+    """Yield (line number from 1, object) of a JSON lines file, plain or `.gz`; blank lines are skipped.
+
+    Lines end at `\\n` only: U+2028 and its kin inside a string do not split a row. Raises `InputError` naming the
+    line for anything that is not a JSON object.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError("no such file", path)
+    number = 0
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                if not isinstance(row, dict):
+                    raise InputError(f"holds a {type(row).__name__} where a JSON object is expected", path, number)
+                yield number, row
+    except UnicodeDecodeError:
+        raise InputError("is not UTF-8", path, number) from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"is not JSON ({getattr(error, 'msg', 'nested too deeply')})", path, number) from None
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise InputError(f"is not a whole gzip file ({error})", path, number) from None
