@@ -1,0 +1,87 @@
+"""Clips: whether a file can be used, and what happens to a sample whose clip cannot.
+
+python -m data_prep.build_amt … --missing-media drop|text-only|error
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import av
+
+from data_prep.sample import Fault, Sample
+from swift_plugins.files import InputError
+
+POLICIES = ("drop", "text-only", "error")
+# The longest annotated clip of MOSEI lasts 110 s; MELD's clips of minutes are cut at the wrong place.
+MAX_SECONDS = 120
+
+
+def probe(path: str | os.PathLike) -> str | None:
+    """Why the clip at `path` cannot be used, or None when it opens and its first frame decodes."""
+    try:
+        if os.path.getsize(path) == 0:
+            return "is empty"
+        with av.open(os.fspath(path), metadata_errors="replace") as container:
+            if not container.streams.video:
+                return "holds no video stream"
+            if (container.duration or 0) > MAX_SECONDS * av.time_base:
+                seconds = container.duration / av.time_base
+                return f"lasts {seconds:.0f} s, longer than any annotated clip ({MAX_SECONDS} s)"
+            if next(container.decode(video=0), None) is None:
+                return "holds no frame"
+    except FileNotFoundError:
+        return "is missing"
+    except (av.FFmpegError, OSError, ValueError) as error:
+        return f"cannot be decoded ({type(error).__name__})"
+    return None
+
+
+def resolve(
+    samples: Iterable[Sample],
+    root: str | os.PathLike,
+    policy: str,
+    faults: list[Fault],
+    probe: bool = True,
+    jobs: int | None = None,
+) -> Iterator[Sample]:
+    """Yield the samples, in order, with what `policy` says about those whose clip cannot be used.
+
+    `root` is the folder that `Sample.video` is relative to. `drop` leaves such a sample out, `text-only` keeps it
+    with `video` None, `error` raises `InputError` for the first one; each is appended to `faults`. A sample that
+    its reader gave no clip counts as well. Without `probe` only the existence of the file is looked at.
+    """
+    if policy not in POLICIES:
+        raise InputError(f"the policy for missing media is one of {', '.join(POLICIES)}, not {policy!r}")
+    root = Path(root)
+    if policy != "text-only" and not root.is_dir():
+        raise InputError("no such folder", root)
+
+    samples = iter(samples)
+    with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:  # FFmpeg decodes outside the interpreter lock
+        while batch := list(islice(samples, 256)):
+            for sample, why in zip(batch, pool.map(lambda sample: _reason(sample, root, probe), batch), strict=True):
+                if why is None:
+                    yield sample
+                    continue
+                clip = f"clip {sample.video} {why}" if sample.video else "no clip"
+                if policy == "error":
+                    raise InputError(f"{sample.id}: {clip}", root)
+                kind = "no_clip" if not sample.video else "missing_clip" if why == "is missing" else "broken_clip"
+                done = "sample dropped" if policy == "drop" else "kept as text only"
+                faults.append(Fault(kind, sample.id, f"{clip}; {done}"))
+                if policy == "text-only":
+                    yield replace(sample, video=None)
+
+
+def _reason(sample: Sample, root: Path, decode: bool) -> str | None:
+    if sample.video is None:
+        return "there is none"
+    if decode:
+        return probe(root / sample.video)
+    return None if (root / sample.video).is_file() else "is missing"
