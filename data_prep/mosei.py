@@ -8,7 +8,8 @@ from one of two files beside it, or stay unknown where there is neither.
 - `emotions.csv`: `video_id, clip_id, happy, sad, anger, surprise, disgust, fear`, joined by the two ids.
 - `sdk_segments.csv`: the labels of CMU-MultimodalSDK, one segment a row: `video_id, start, end, sentiment, happy,
   sad, anger, surprise, disgust, fear`. The SDK numbers segments otherwise than MMSA numbers clips, so both are put in
-  order (start and end time, clip id as a number) and joined where the sentiments agree. From `CMU_MOSEI_Labels.csd` with h5py:
+  order (start and end time, clip id as a number) and joined where the sentiments agree. To write it from
+  `CMU_MOSEI_Labels.csd` with h5py:
 
       for video, node in h5py.File(csd)["All Labels/data"].items():
           for (start, end), values in zip(node["intervals"], node["features"]):
