@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +42,10 @@ class Task:
     target(gold, dataset) -> str: the gold answer; ValueError for a gold that the dataset does not have.
     strict(response, dataset), lenient(response, dataset) -> prediction, of the same type as gold, or None = unparsed;
         a response that is not a string is unparsed.
-    score(dataset, golds, predictions, keys) -> {metric: fraction}: `keys` says per row what the metric needs beside
-        the answers: for msa whether the clip's sentiment is zero, for ecpe its conversation; unused by the others.
+    count(dataset, golds, predictions, keys) -> additive counts (see `swift_plugins.metrics`): `keys` says per row what
+        the metric needs beside the answers: for msa whether the clip's sentiment is zero, for ecpe its conversation.
+        Rows of one conversation must be counted together.
+    finish(dataset, counts) -> {metric: fraction}, beside `per_class`; ecpe has one such dict per protocol.
     """
 
     key: str
@@ -52,7 +55,12 @@ class Task:
     target: Callable[[object, str], str]
     strict: Callable[[object, str], object | None]
     lenient: Callable[[object, str], object | None]
-    score: Callable[[str, Sequence, Sequence, Sequence], dict]
+    count: Callable[[str, Sequence, Sequence, Sequence], Counter]
+    finish: Callable[[str, Counter], dict]
+
+    def score(self, dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> dict:
+        """{metric: fraction} of these rows: `finish` of `count`."""
+        return self.finish(dataset, self.count(dataset, golds, predictions, keys))
 
 
 def split_channel(channel: str) -> tuple[str, str, str | None]:
@@ -102,22 +110,52 @@ def _label_lenient(task: dict, response: object, dataset: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _one_label(labels: dict[str, tuple[str, ...]]) -> dict:
-    """The three functions of a task whose answer is one label."""
-    return {
-        "labels": labels,
-        "target": functools.partial(_label_target, labels),
-        "strict": functools.partial(_label_strict, labels),
-        "lenient": functools.partial(_label_lenient, labels),
-    }
+def _one_label(labels: dict[str, tuple[str, ...]]) -> tuple:
+    """labels, target, strict and lenient of a task whose answer is one label."""
+    return (labels, *(functools.partial(f, labels) for f in (_label_target, _label_strict, _label_lenient)))
 
 
-def _score_msa(dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> dict:
-    return metrics.binary_sentiment(golds, predictions, keys)
+def _count_msa(dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Counter:
+    return metrics.sentiment_counts(golds, predictions, keys)
 
 
-def _score_mer(dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> dict:
-    return metrics.classification(golds, predictions, [label.lower() for label in MER[dataset]])
+def _finish_msa(dataset: str, counts: Counter) -> dict:
+    return metrics.sentiment(counts, [label.lower() for label in MSA[dataset]])
+
+
+def _count_mer(dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Counter:
+    return metrics.confusion(golds, predictions)
+
+
+def _finish_mer(dataset: str, counts: Counter) -> dict:
+    return metrics.classification(counts, [label.lower() for label in MER[dataset]])
+
+
+# Sentiment as a number, for results that hold scores
+
+
+def _score_target(gold: object, dataset: str) -> str:
+    return f"{gold:g}"
+
+
+def _score_strict(response: object, dataset: str) -> float | None:
+    exact = isinstance(response, str) and re.fullmatch(r"\s*([+-]?[0-9]{1,3}(?:\.[0-9]{1,20})?)\s*", response)
+    return float(exact[1]) if exact else None
+
+
+def _score_lenient(response: object, dataset: str) -> float | None:
+    if not isinstance(response, str):
+        return None
+    found = set(re.findall(r"(?<![\w.])[+-]?[0-9]{1,3}(?:\.[0-9]{1,20})?(?![\w]|\.[0-9])", response))
+    return float(found.pop()) if len(found) == 1 else None
+
+
+def _count_score(dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Counter:
+    return metrics.score_counts(golds, predictions)
+
+
+def _finish_score(dataset: str, counts: Counter) -> dict:
+    return metrics.scores(counts)
 
 
 # AU phrases: fer
@@ -125,9 +163,14 @@ def _score_mer(dataset: str, golds: Sequence, predictions: Sequence, keys: Seque
 
 @functools.cache
 def phrase_to_au(facs: Path = FACS) -> dict[str, str]:
-    """Phrase in lower case → AU ("lifted cheeks" → "AU06"), from configs/facs.yaml."""
+    """Phrase → AU ("cheeks raised" → "AU06"), from configs/facs.yaml."""
     table = yaml.safe_load(facs.read_text(encoding="utf-8"))
-    return {phrase.lower(): au for au, entry in table["aus"].items() for phrase in entry["phrases"]}
+    return {phrase: au for au, entry in table["aus"].items() for phrase in entry["phrases"]}
+
+
+@functools.cache
+def _folded_phrases() -> dict[str, str]:
+    return {phrase.lower(): phrase for phrase in phrase_to_au()}
 
 
 def _fer_target(gold: object, dataset: str) -> str:
@@ -152,16 +195,21 @@ def _fer_lenient(response: object, dataset: str) -> tuple[str, ...] | None:
     if (exact := _fer_strict(response, dataset)) is not None:
         return exact
     pieces = (" ".join(piece.split()).strip(" .!-*\"'").lower() for piece in re.split(r"[;,\n]", response))
-    return tuple(piece for piece in pieces if piece in phrase_to_au()) or None
+    return tuple(_folded_phrases()[piece] for piece in pieces if piece in _folded_phrases()) or None
 
 
-def _score_fer(dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> dict:
-    table = phrase_to_au()
+def _count_fer(dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Counter:
+    return metrics.set_counts(map(aus_of, golds), map(aus_of, predictions))
 
-    def aus(phrases: Sequence[str] | None) -> set[str]:
-        return {table[phrase] for phrase in phrases or ()}
 
-    return metrics.set_overlap([aus(gold) for gold in golds], [aus(prediction) for prediction in predictions])
+def _finish_fer(dataset: str, counts: Counter) -> dict:
+    result = metrics.set_scores(counts, sorted({au for _, au in counts}))
+    return {key: value for key, value in result.items() if not key.startswith("weighted")}
+
+
+def aus_of(phrases: Sequence[str] | None) -> set[str]:
+    """The AUs that phrases stand for; none where the response was unparsed."""
+    return {phrase_to_au()[phrase] for phrase in phrases or ()}
 
 
 # Free text: eri
@@ -177,17 +225,24 @@ def _text(response: object, dataset: str) -> str | None:
     return response.strip() or None if isinstance(response, str) else None
 
 
-def _score_eri(dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> dict:
-    """Agreement of the one emotion that gold and response name, over the rows whose gold names one."""
+def emotion_in(text: str | None, dataset: str) -> str | None:
+    """The one emotion that a free text names, None when it names none or several."""
     labels = MER.get(dataset, MELD)
-    named = [_label_lenient({dataset: labels}, gold, dataset) for gold in golds]
-    pairs = [
-        (gold, prediction and _label_lenient({dataset: labels}, prediction, dataset))
-        for gold, prediction in zip(named, predictions, strict=True)
-        if gold
-    ]
-    agreement = metrics.ratio(sum(gold == prediction for gold, prediction in pairs), len(pairs))
-    return {"label_agreement": agreement, "label_n": len(pairs)} | metrics.text_overlap(golds, predictions)
+    return _label_lenient({dataset: labels}, text, dataset)
+
+
+def _count_eri(dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Counter:
+    counts = metrics.text_counts(golds, predictions)
+    for gold, prediction in zip(golds, predictions, strict=True):
+        if named := emotion_in(gold, dataset):
+            counts["named"] += 1
+            counts["agree"] += named == emotion_in(prediction, dataset)
+    return counts
+
+
+def _finish_eri(dataset: str, counts: Counter) -> dict:
+    """Label agreement is over the rows whose gold names one emotion."""
+    return {"label_agreement": metrics.ratio(counts["agree"], counts["named"])} | metrics.text_overlap(counts)
 
 
 # Pairs: ecpe
@@ -228,11 +283,21 @@ def _ecpe_lenient(response: object, dataset: str) -> tuple[Pair, ...] | None:
     return tuple((int(index), emotion.lower(), int(cause)) for index, emotion, cause in found) or None
 
 
-def _score_ecpe(dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> dict:
-    return {
-        "paper": metrics.pairs_paper(golds, predictions, _labels(ECPE, dataset)),
-        "semeval": metrics.pairs_semeval(golds, predictions, keys, _labels(ECPE, dataset)),
-    }
+def _count_ecpe(dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Counter:
+    counts = Counter()
+    for key, count in metrics.paper_pair_counts(golds, predictions).items():
+        counts["paper", *key] = count
+    for key, count in metrics.semeval_pair_counts(golds, predictions, keys).items():
+        counts["semeval", *key] = count
+    return counts
+
+
+def _finish_ecpe(dataset: str, counts: Counter) -> dict:
+    result = {}
+    for protocol in ("paper", "semeval"):
+        own = Counter({key[1:]: count for key, count in counts.items() if key[0] == protocol})
+        result[protocol] = metrics.set_scores(own, _labels(ECPE, dataset))
+    return result
 
 
 MSA = dict.fromkeys(("mosei", "meld", "mosi", "ecf"), SENTIMENT)
@@ -245,12 +310,56 @@ MER = {
 }
 
 TASKS: dict[str, Task] = {
-    task.key: task
-    for task in (
-        Task("msa", "multimodal sentiment analysis", "<sentiment>", score=_score_msa, **_one_label(MSA)),
-        Task("mer", "multimodal emotion recognition", "<emotion>", score=_score_mer, **_one_label(MER)),
-        Task("fer", "facial expression recognition", "<face>", {}, _fer_target, _fer_strict, _fer_lenient, _score_fer),
-        Task("eri", "emotion reason inference", "<reason>", {}, _text_target, _text, _text, _score_eri),
-        Task("ecpe", "emotion-cause pair extraction", "", ECPE, _ecpe_target, _ecpe_strict, _ecpe_lenient, _score_ecpe),
-    )
+    "msa": Task(
+        "msa", "multimodal sentiment analysis", "<sentiment>", *_one_label(MSA), count=_count_msa, finish=_finish_msa
+    ),
+    "mer": Task(
+        "mer", "multimodal emotion recognition", "<emotion>", *_one_label(MER), count=_count_mer, finish=_finish_mer
+    ),
+    "fer": Task(
+        "fer",
+        "facial expression recognition",
+        "<face>",
+        labels={},
+        target=_fer_target,
+        strict=_fer_strict,
+        lenient=_fer_lenient,
+        count=_count_fer,
+        finish=_finish_fer,
+    ),
+    "eri": Task(
+        "eri",
+        "emotion reason inference",
+        "<reason>",
+        labels={},
+        target=_text_target,
+        strict=_text,
+        lenient=_text,
+        count=_count_eri,
+        finish=_finish_eri,
+    ),
+    "ecpe": Task(
+        "ecpe",
+        "emotion-cause pair extraction",
+        "",
+        labels=ECPE,
+        target=_ecpe_target,
+        strict=_ecpe_strict,
+        lenient=_ecpe_lenient,
+        count=_count_ecpe,
+        finish=_finish_ecpe,
+    ),
 }
+
+# How an msa channel is read when its gold answers are scores ("1.4"): acc-7, MAE and correlation beside both Acc2.
+SENTIMENT_SCORE = Task(
+    "msa",
+    "multimodal sentiment analysis, scores",
+    "<sentiment>",
+    labels={},
+    target=_score_target,
+    strict=_score_strict,
+    lenient=_score_lenient,
+    count=_count_score,
+    finish=_finish_score,
+)
