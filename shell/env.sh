@@ -1,0 +1,47 @@
+# Sourced by the other scripts: what they take from the environment, and where things are.
+#
+#   CONFIG   a folder of configs/ (default emoverse-4b), or a folder of your own with the same files
+#   MODEL    folder of the base model, as downloaded
+#   DATA     folder of AMT rows that data_prep.build_amt wrote      (exported as AMT_DATA)
+#   OUTPUT   where checkpoints and results go (default output/<config>)
+set -euo pipefail
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+CONFIG="${CONFIG:-emoverse-4b}"
+CONFIG_DIR="$CONFIG"
+[ -d "$ROOT/configs/$CONFIG" ] && CONFIG_DIR="$ROOT/configs/$CONFIG"
+OUTPUT="${OUTPUT:-$ROOT/output/$(basename "$CONFIG_DIR")}"
+PLUGIN="$ROOT/swift_plugins/emoverse.py"
+
+# The project's own environment, unless another one is active.
+if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$ROOT/.venv/bin/swift" ]; then
+    PATH="$ROOT/.venv/bin:$PATH"
+fi
+export PATH PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
+export TOKENIZERS_PARALLELISM=false
+
+fail() {
+    echo "error: $*" >&2
+    exit 2
+}
+
+[ -d "$CONFIG_DIR" ] || fail "CONFIG=$CONFIG is neither a folder of $ROOT/configs nor a folder"
+[ -n "${DATA:-${AMT_DATA:-}}" ] && export AMT_DATA="${DATA:-$AMT_DATA}"
+if [ -z "${AMT_MIXTURES:-}" ] && [ -f "$CONFIG_DIR/mixtures.yaml" ]; then
+    export AMT_MIXTURES="$CONFIG_DIR/mixtures.yaml"
+fi
+
+need_data() {
+    [ -n "${AMT_DATA:-}" ] || fail "set DATA to the folder that data_prep.build_amt wrote"
+    [ -d "$AMT_DATA" ] || fail "DATA=$AMT_DATA: no such folder"
+}
+
+need_model() {
+    [ -n "${MODEL:-}" ] || fail "set MODEL to the folder of the base model"
+    [ -f "$MODEL/config.json" ] || fail "MODEL=$MODEL: holds no config.json"
+}
+
+# The checkpoint of a stage that was saved last; empty when there is none.
+last_checkpoint() {
+    find "$1" -maxdepth 1 -type d -name 'checkpoint-*' 2>/dev/null | sort -t- -k2 -V | tail -n 1
+}

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Inference on every test channel in one model load, then the scores:
+#   DATA=… bash shell/test.sh [flags of swift infer]
+#   STAGE   stage1 or stage2 (default: the last one trained); CHECKPOINT another adapter folder
+#   RESULT  the file of answers (default OUTPUT/<stage>.test.jsonl); an existing one is never appended to
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+need_data
+[ -n "${STAGE:-}" ] || { [ -n "$(last_checkpoint "$OUTPUT/stage2")" ] && STAGE=stage2 || STAGE=stage1; }
+CHECKPOINT="${CHECKPOINT:-$(last_checkpoint "$OUTPUT/$STAGE")}"
+RESULT="${RESULT:-$OUTPUT/$STAGE.test.jsonl}"
+
+[ -n "$CHECKPOINT" ] || fail "$OUTPUT/$STAGE holds no checkpoint; train first"
+[ -d "$CHECKPOINT" ] || fail "CHECKPOINT=$CHECKPOINT: no such folder"
+[ ! -e "$RESULT" ] || fail "$RESULT exists and swift infer would append to it; move it away or set RESULT"
+# swift infer writes as it goes: only a finished file gets the final name.
+rm -f "$RESULT.part"
+swift infer "$CONFIG_DIR/infer.yaml" --adapters "$CHECKPOINT" --result_path "$RESULT.part" \
+    --external_plugins "$PLUGIN" "$@"
+mv "$RESULT.part" "$RESULT"
+python "$ROOT/compute_result.py" "$RESULT" --json "${RESULT%.jsonl}.scores.json"
