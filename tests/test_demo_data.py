@@ -1,0 +1,140 @@
+"""The demo world: same seed, same bytes; readable by our own readers; the truth in it is what the clips show."""
+
+import csv
+import hashlib
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import pytest
+
+from data_prep import demo_data, ecf, meld, mosei
+from swift_plugins.files import read_rows
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "data_prep.demo_data", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo") / "world"
+    done = run("--out", out, "--size", "tiny")
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def truth(world):
+    return [record for _, record in read_rows(world / "truth.jsonl")]
+
+
+def hashes(folder):
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(world, tmp_path):
+    assert run("--out", tmp_path / "again", "--size", "tiny").returncode == 0
+    assert hashes(tmp_path / "again") == hashes(world)
+    assert run("--out", tmp_path / "other", "--size", "tiny", "--seed", 1).returncode == 0
+    assert hashes(tmp_path / "other")["truth.jsonl"] != hashes(world)["truth.jsonl"]
+
+
+def test_a_folder_in_use_is_refused_in_one_line_and_left_alone(world):
+    before = hashes(world)
+    done = run("--out", world, "--size", "tiny")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "exists already" in done.stderr
+    assert hashes(world) == before
+
+
+@pytest.mark.parametrize("dataset, reader", [("meld", meld), ("mosei", mosei), ("ecf", ecf)])
+def test_the_readers_take_it_without_a_fault(world, truth, dataset, reader):
+    by_id = {record["id"]: record for record in truth if record["video"].startswith(f"{dataset}/")}
+    faults, seen = [], set()
+    for split in ("train", "dev", "test"):
+        for sample in reader.read(world / dataset, split, faults):
+            assert by_id[sample.id]["video"] == f"{dataset}/{sample.video}"
+            assert sample.text
+            seen.add(sample.id)
+    assert seen == set(by_id)
+    allowed = {"no_split", "emotion_all_zero"}  # ECF has no dev split; all zero is how MOSEI says neutral
+    assert {fault.kind for fault in faults} <= allowed
+
+
+def test_no_transcript_names_a_label(world):
+    labels = {"neutral", "joy", "happy", "sadness", "sad", "anger", "angry", "surprise", "disgust", "fear"}
+    labels |= {"positive", "negative"}
+    for dataset, reader in (("meld", meld), ("mosei", mosei)):
+        for sample in reader.read(world / dataset, "train", []):
+            assert not labels & set(sample.text.lower().replace(".", " ").replace(",", " ").split())
+
+
+def test_every_clip_decodes_to_the_frames_it_claims(world, truth):
+    for record in truth[::7]:
+        with av.open(str(world / record["video"])) as container:
+            stream = container.streams.video[0]
+            assert (stream.width, stream.height, stream.average_rate) == (112, 112, record["fps"])
+            assert sum(1 for _ in container.decode(stream)) == record["frames"]
+
+
+def test_the_au_tables_have_openface_columns_and_peak_at_the_true_apex(world, truth):
+    for record in truth:
+        dataset, _, clip = record["video"].partition("/")
+        with (world / dataset / "openface" / clip).with_suffix(".csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows[0]) == 40
+        for face in record["faces"]:
+            mine = [row for row in rows if row["face_id"] == str(face["face_id"]) and row["success"] == "1"]
+            assert len(mine) == record["frames"]
+            sums = [sum(float(row[f"AU{au:02d}_r"]) for au in demo_data.INTENSITIES if au != 45) for row in mine]
+            assert sums.index(max(sums)) == face["apex"]
+            for au, value in face["aus"].items():
+                shown = mine[face["apex"]]
+                assert float(shown[f"{au}_r" if au != "AU28" else "AU28_c"]) == (value if au != "AU28" else 1)
+
+
+def test_an_au_shows_in_the_picture():
+    """Every AU of OpenFace changes the drawn face, the more the stronger it is."""
+    for au in (*demo_data.INTENSITIES, 28):
+        pictures = []
+        for value in (0.0, 2.0, 4.5):
+            rng = random.Random(3)
+            clip = demo_data.make_clip(rng, "mosei", "x.mp4", "x", "neutral", 1, demo_data.facs()[0])
+            still = dict.fromkeys((*demo_data.INTENSITIES, 28), 0.0)
+            face = demo_data.replace(clip.faces[0], rest=still, peak=still | {au: value}, apex=8, blink=99)
+            if au == 45:
+                face = demo_data.replace(face, blink=8 if value else 99)
+            pictures.append(demo_data.draw_frame(demo_data.replace(clip, faces=(face,)), 8))
+        weak, strong = (
+            sum(a != b for a, b in zip(pictures[0].tobytes(), picture.tobytes(), strict=True))
+            for picture in pictures[1:]
+        )
+        assert 0 < weak <= strong * 1.5, au
+
+
+def test_a_cause_is_the_line_that_tells_of_the_thing():
+    rng = random.Random(0)
+    pairs = own = later = none = 0
+    for _ in range(300):
+        lines = demo_data.conversation(rng)
+        for index, line in enumerate(lines, 1):
+            assert line.causes == sorted(set(line.causes))
+            assert (line.emotion != "neutral") or not line.causes
+            none += line.emotion != "neutral" and not line.causes
+            pairs += len(line.causes)
+            own += index in line.causes
+            later += sum(cause > index for cause in line.causes)
+            for cause in line.causes:
+                words = set(line.text.lower().rstrip(".!").replace(",", "").split())
+                told = set(lines[cause - 1].text.lower().rstrip(".!").replace(",", "").split())
+                assert words & told & set(demo_data.NOUNS)
+    assert 0.4 < own / pairs < 0.6
+    assert 0.01 < later / pairs < 0.08
+    assert none
