@@ -178,12 +178,18 @@ def semeval_pair_counts(
 
 
 def set_scores(counts: Counter, members: Iterable[Hashable]) -> dict:
-    """Micro precision, recall, f1; the same weighted by gold support (weighted_*); per_class."""
+    """Micro precision, recall, f1; the same weighted by gold support (weighted_*); per_class.
+
+    Micro figures are over everything counted, also what is not one of `members`.
+    """
     table = {
         member: prf(counts["hit", member], counts["predicted", member], counts["gold", member]) for member in members
     }
     total = sum(row["support"] for row in table.values())
-    result = prf(*(sum(counts[kind, member] for member in table) for kind in ("hit", "predicted", "gold")))
+    totals = Counter()
+    for (kind, _), count in counts.items():
+        totals[kind] += count
+    result = prf(totals["hit"], totals["predicted"], totals["gold"])
     del result["support"]
     for name in ("precision", "recall", "f1"):
         result[f"weighted_{name}"] = ratio(sum(row[name] * row["support"] for row in table.values()), total)

@@ -1,0 +1,120 @@
+"""Figures of a channel: both readings side by side, baselines from the gold, intervals, and a signature for each.
+
+Used by compute_result.py; the arithmetic is in metrics.py, the parsers are in tasks.py.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+
+from swift_plugins import metrics
+from swift_plugins.results import Channel
+
+VERSION = "1.0"  # of the scorer: changes whenever a figure could change for the same file
+READINGS = ("strict", "lenient")
+PROTOCOLS = {"msa": ("acc2",), "mer": ("labels",), "fer": ("aus",), "eri": ("text",), "ecpe": ("paper", "semeval")}
+
+
+def score_channel(channel: Channel, draws: int = 0, seed: int = 0) -> dict:
+    """The JSON block of one channel.
+
+    n, unparsed (strict reading), unparsed_lenient, strict, lenient: {metric: fraction}, per protocol for ecpe.
+    Beside them: n_non0 (msa), baselines, per_class per reading, signatures, examples of unparsed responses, excluded
+    rows by reason, and with `draws` the 95 % intervals per reading.
+    """
+    task, dataset = channel.task, channel.dataset
+    block = {
+        "n": len(channel.golds),
+        "unparsed": channel.strict.count(None),
+        "unparsed_lenient": channel.lenient.count(None),
+    }
+    if task.key == "msa":
+        block["n_non0"] = channel.keys.count(False)
+    per_class = {}
+    for reading in READINGS:
+        figures = task.score(dataset, channel.golds, getattr(channel, reading), channel.keys)
+        block[reading], per_class[reading] = _split(figures)
+    block["baselines"] = {
+        name: _split(task.score(dataset, channel.golds, predictions, channel.keys))[0]
+        for name, predictions in baselines(channel).items()
+    }
+    if None in channel.targets:
+        block["baseline_targets_unknown"] = channel.targets.count(None)
+    if any(target and target[1] is None for target in channel.targets):
+        # Where gold is empty and the row has no prompt, the target's emotion is unknown. Any emotion is equally wrong
+        # there, but to which one a false positive belongs matters for figures weighted by emotion.
+        for figures in block["baselines"].values():
+            del figures["semeval"]["weighted_precision"], figures["semeval"]["weighted_f1"]
+    if draws:
+        block["intervals"] = {reading: intervals(channel, reading, draws, seed) for reading in READINGS}
+        block["bootstrap"] = {"draws": draws, "seed": seed, "level": 0.95, "units": _units(channel)[1]}
+    block["per_class"] = per_class
+    block["signatures"] = [
+        signature(channel.name, protocol, reading, block["n"], block[unparsed])
+        for protocol in PROTOCOLS[task.key]
+        for reading, unparsed in zip(READINGS, ("unparsed", "unparsed_lenient"), strict=True)
+    ]
+    if channel.excluded:
+        block["excluded"] = dict(channel.excluded)
+    return block
+
+
+def signature(channel: str, protocol: str, reading: str, n: int, unparsed: int) -> str:
+    """One line that says what a figure is, to be quoted beside it."""
+    return f"{channel}|protocol:{protocol}|reading:{reading}|n:{n}|unparsed:{unparsed}|version:{VERSION}"
+
+
+def _split(figures: dict) -> tuple[dict, dict]:
+    """(figures, per_class), per_class taken out of every protocol."""
+    if "per_class" in figures:
+        return {key: value for key, value in figures.items() if key != "per_class"}, figures["per_class"]
+    parts = {key: _split(value) for key, value in figures.items() if isinstance(value, dict)}
+    plain = {key: parts[key][0] if key in parts else value for key, value in figures.items()}
+    return plain, {key: part[1] for key, part in parts.items()}
+
+
+def baselines(channel: Channel) -> dict[str, list]:
+    """Predictions that need no model, computed from the gold answers: {name: one per row}."""
+    if channel.task.key == "ecpe":
+        own, both = [], []
+        for target in channel.targets:
+            index, emotion, previous = target or (None, None, None)
+            own.append(() if target is None else ((index, emotion, index),))
+            both.append(own[-1] + (((index, emotion, previous),) if previous is not None else ()))
+        return {"self-cause": own, "self + previous": both}
+    if channel.task.key == "eri":
+        return {}
+    n = len(channel.golds)
+    if isinstance(channel.golds[0], float):
+        return {"mean score": [sum(channel.golds) / n] * n}
+    majority = max(sorted(Counter(channel.golds).items()), key=lambda item: item[1])[0]
+    result = {"majority": [majority] * n}
+    if channel.task.key == "msa":
+        result["always positive"] = ["positive"] * n
+    return result
+
+
+def _units(channel: Channel) -> tuple[list[list[int]], str]:
+    """Row numbers that are resampled together, and what such a unit is."""
+    if any(unit is None for unit in channel.units):
+        return [[index] for index in range(len(channel.golds))], "rows"
+    groups = defaultdict(list)
+    for index, unit in enumerate(channel.units):
+        groups[unit].append(index)
+    return list(groups.values()), "dialogues"
+
+
+def intervals(channel: Channel, reading: str, draws: int, seed: int) -> dict:
+    """{metric: [low, high]} of a 95 % percentile bootstrap, by dialogue where every row names one."""
+    task, dataset, predictions = channel.task, channel.dataset, getattr(channel, reading)
+
+    def pick(values: list, rows: list[int]) -> list:
+        return [values[row] for row in rows]
+
+    units = [
+        task.count(dataset, pick(channel.golds, rows), pick(predictions, rows), pick(channel.keys, rows))
+        for rows in _units(channel)[0]
+    ]
+    finish: Callable[[Counter], dict] = lambda counts: task.finish(dataset, counts)  # noqa: E731
+    return metrics.bootstrap(units, finish, draws, seed)
