@@ -41,7 +41,9 @@ need_model() {
     [ -f "$MODEL/config.json" ] || fail "MODEL=$MODEL: holds no config.json"
 }
 
-# The checkpoint of a stage that was saved last; empty when there is none.
+# The whole checkpoint of a stage that was saved last; empty when there is none. trainer_state.json is written at the
+# end of a save, so a folder without it was cut off by a kill.
 last_checkpoint() {
-    find "$1" -maxdepth 1 -type d -name 'checkpoint-*' 2>/dev/null | sort -t- -k2 -V | tail -n 1
+    find "$1" -mindepth 2 -maxdepth 2 -path '*/checkpoint-*/trainer_state.json' -printf '%h\n' 2>/dev/null |
+        sort -V | tail -n 1
 }
