@@ -629,7 +629,7 @@ def register() -> None:
             EmoverseLoader,
             template=None,
             is_multimodal=True,
-            model_arch="interns1",  # names the native InternVL's language model, projector and vision tower
+            model_arch="llava_hf",  # where the native InternVL keeps language model, projector and vision tower
         ),
         exist_ok=True,
     )
