@@ -30,6 +30,7 @@ from data_prep.tables import identifier, number, read_table, transcript
 from swift_plugins.files import InputError
 
 EMOTIONS = ("happy", "sad", "anger", "surprise", "disgust", "fear")
+LABELS = {"sad": "sadness"}  # the paper's answers say Sadness; the column of the SDK says sad
 MODES = {"train": "train", "dev": "valid", "test": "test"}
 KEYS = ("video_id", "clip_id")
 
@@ -40,8 +41,9 @@ def read(
     """Yield the clips of a split in file order; `dev` is what MMSA calls `valid`.
 
     `sentiment` is the sign of the score, `neutral` for 0.0. `emotion` is the largest of the six (no official rule
-    exists): `ties="first"` takes the first in the order of the SDK, `"drop"` leaves the clip out; `all_zero="neutral"`
-    calls a clip without any emotion neutral, `"drop"` leaves it out. Both are counted in `faults` either way. Raises
+    exists): `ties="first"` takes the first in the order of the SDK, `"drop"` gives the clip no emotion;
+    `all_zero="neutral"` calls a clip without any emotion neutral, `"drop"` gives it none. Such a clip still has its
+    sentiment. Both are counted in `faults` either way. Raises
     `InputError` for a folder without labels, a missing column, a score out of range, and a repeated clip.
     """
     root = Path(root)
@@ -72,8 +74,6 @@ def read(
         emotion = None
         if key in emotions:
             emotion = _emotion(emotions[key], sample_id, faults, ties, all_zero)
-            if emotion is None:
-                continue
         elif emotions:
             faults.append(Fault("no_emotion", sample_id, "no emotion scores join to it; its emotion is unknown"))
         yield Sample(
@@ -164,12 +164,12 @@ def _join_segments(
 def _emotion(scores: tuple[float, ...], sample_id: str, faults: list[Fault], ties: str, all_zero: str) -> str | None:
     top = max(scores)
     if top == 0:
-        done = "taken as neutral" if all_zero == "neutral" else "left out"
+        done = "taken as neutral" if all_zero == "neutral" else "no emotion taken"
         faults.append(Fault("emotion_all_zero", sample_id, f"no emotion is above zero; {done}"))
         return "neutral" if all_zero == "neutral" else None
-    largest = [name for name, score in zip(EMOTIONS, scores, strict=True) if score == top]
+    largest = [LABELS.get(name, name) for name, score in zip(EMOTIONS, scores, strict=True) if score == top]
     if len(largest) > 1:
-        done = f"{largest[0]} taken" if ties == "first" else "left out"
+        done = f"{largest[0]} taken" if ties == "first" else "no emotion taken"
         faults.append(Fault("emotion_tie", sample_id, f"{' = '.join(largest)}; {done}"))
         return largest[0] if ties == "first" else None
     return largest[0]

@@ -271,11 +271,11 @@ def test_mosei_joins_emotions_and_settles_ties_and_zeros_as_told(tmp_path):
     emotions = ("00123,1,0,1,1,0,0,0", "00123,2,0,0,0,0,0,0")
     mosei_folder(tmp_path, *LABELS, emotions=emotions)
     samples, faults = read(mosei, tmp_path)
-    assert [s.emotion for s in samples] == ["sad", "neutral"]
+    assert [s.emotion for s in samples] == ["sadness", "neutral"]
     assert kinds(faults) == ["emotion_tie", "emotion_all_zero"]
-    assert [s.emotion for s in read(mosei, tmp_path, ties="drop")[0]] == ["neutral"]
+    assert [s.emotion for s in read(mosei, tmp_path, ties="drop")[0]] == [None, "neutral"]
     samples, faults = read(mosei, tmp_path, all_zero="drop")
-    assert [s.emotion for s in samples] == ["sad"] and kinds(faults) == ["emotion_tie", "emotion_all_zero"]
+    assert [s.emotion for s in samples] == ["sadness", None] and kinds(faults) == ["emotion_tie", "emotion_all_zero"]
     samples, faults = read(mosei, tmp_path, "dev")
     assert samples[0].emotion is None and kinds(faults) == ["no_emotion"]
     with pytest.raises(InputError, match="ties is"):
@@ -299,7 +299,7 @@ def test_mosei_joins_sdk_segments_in_order_of_time(tmp_path):
     (tmp_path / "sdk_segments.csv").write_text(text, encoding="utf-8")
     samples, faults = read(mosei, tmp_path)
     assert {s.id[12:]: s.emotion for s in samples} == {
-        "v/10": "fear", "v/9": "sad", "v/2": "happy", "w/1": "anger", "w/2": "surprise", "u/1": None,
+        "v/10": "fear", "v/9": "sadness", "v/2": "happy", "w/1": "anger", "w/2": "surprise", "u/1": None,
     }  # fmt: skip
     assert kinds(faults) == ["start_below_zero", "no_emotion"]
 
