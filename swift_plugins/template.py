@@ -1,0 +1,173 @@
+"""Chat templates `emoverse_phi3` and `emoverse_internlm2`: one 448-pixel tile an image, 8 frames a video.
+
+Which one belongs to a checkpoint is read from the checkpoint (`swift_plugins.internvl2`); naming the other is refused.
+Tile size and tokens per tile come from its config. From the environment, as with ms-swift's own `internvl2`:
+
+    VIDEO_SEGMENTS (or NUM_SEGMENTS)   frames per video, default 8
+    MAX_NUM, VIDEO_MAX_NUM             most tiles per image and per frame, default 1; more adds InternVL2's thumbnail
+
+They are no part of a checkpoint: repeat for inference what training used.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from functools import partial
+
+import torch
+from swift.template import Template, TemplateMeta, register_template
+from swift.template.utils import findall
+from swift.template.vision_utils import load_file
+from swift.utils import get_env_args, is_deepspeed_enabled, is_dist
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+
+from swift_plugins.files import InputError
+from swift_plugins.frames import Source, sample_frames
+from swift_plugins.internvl2 import IMAGE_TOKEN, KINDS, NATIVE_KINDS, preprocessor_config
+
+SYSTEM = "You are an sentiment and emotion analysis expert."  # sic: a parameter of the paper's scripts
+IMAGE = ["<img>", [-100], "</img>\n"]
+
+
+def video_source(video: str | bytes | dict) -> Source:
+    """What PyAV can open of a row's or a request's video: a path, bytes, a data URL, an http URL or base64 text."""
+    if isinstance(video, dict):  # how `datasets` stores media
+        video = video.get("bytes") or video["path"]
+    if isinstance(video, str | os.PathLike) and os.path.exists(video):
+        return video
+    try:
+        return load_file(video)
+    except (OSError, ValueError, AssertionError) as error:
+        raise InputError(f"video cannot be read: {error}", str(video)[:80]) from None
+
+
+class EmoverseTemplate(Template):
+    """Pictures → tiles → `<IMG_CONTEXT>` tokens, for transformers' `InternVLForConditionalGeneration`.
+
+    The processor is a bare tokenizer. The pixels go through transformers' PIL image processor for InternVL, which
+    equals InternVL2's own transform and imports no torchvision.
+    """
+
+    skip_prompt = False  # generation starts from embeddings and returns new tokens only
+    support_padding_free = True
+
+    def _init_placeholder_tokens(self):
+        self.placeholder_tokens = [IMAGE_TOKEN]  # ms-swift writes ids into it: one list per tokenizer
+        super()._init_placeholder_tokens()
+
+    def init_env_args(self):
+        super().init_env_args()
+        segments = get_env_args("num_segments", int, 8)
+        settings = {
+            "video_segments": get_env_args("video_segments", int, segments),
+            "max_num": get_env_args("max_num", int, 1),
+            "video_max_num": get_env_args("video_max_num", int, 1),
+        }
+        for name, value in settings.items():
+            if value < 1:
+                raise ValueError(f"{name.upper()} must be 1 or more, not {value}")
+            setattr(self, name, value)
+        patch = self.config.vision_config.patch_size
+        patch = patch[0] if isinstance(patch, list | tuple) else patch
+        side = round(math.isqrt(self.config.image_seq_length) / self.config.downsample_ratio) * patch
+        self.image_processor = GotOcr2ImageProcessorPil(
+            **{k: v for k, v in preprocessor_config(side).items() if k != "image_processor_type"}
+        )
+        expected = KINDS[NATIVE_KINDS[self.config.text_config.model_type]].template
+        if self.template_meta.template_type != expected:
+            raise ValueError(
+                f"template {self.template_meta.template_type!r} does not belong to this checkpoint: "
+                f"its language model speaks {expected!r}"
+            )
+
+    def replace_tag(self, media_type, index, inputs):
+        if media_type == "image":
+            return IMAGE
+        if media_type != "video":
+            raise ValueError(f"{media_type} is not supported")
+
+        def load(video):
+            frames = sample_frames(video_source(video), self.video_segments)
+            for frame in frames:
+                frame.info["of_video"] = True
+            return frames
+
+        return self.replace_video2image(load, inputs, lambda i: [f"Frame{i + 1}: ", *IMAGE])
+
+    def _encode(self, inputs):
+        encoded = super()._encode(inputs)
+        places = findall(encoded["input_ids"], -100)
+        tiles = [self._tiles(image) for image in inputs.images]
+        if len(places) != len(tiles):
+            raise ValueError(f"{len(tiles)} pictures for {len(places)} places in the text")
+        token = self.config.image_token_id
+        counts = [len(tile) * self.config.image_seq_length for tile in tiles]
+        encoded["input_ids"], encoded["labels"], encoded["loss_scale"] = self._extend_tokens(
+            encoded["input_ids"],
+            encoded["labels"],
+            encoded.get("loss_scale"),
+            places,
+            lambda i: [token] * counts[i],
+        )
+        encoded["pixel_values"] = torch.cat(tiles).to(self.model_info.torch_dtype) if tiles else None
+        return encoded
+
+    def _tiles(self, image) -> torch.Tensor:
+        """(tiles, 3, side, side) pixels of one picture."""
+        most = self.video_max_num if image.info.get("of_video") else self.max_num
+        settings = {"crop_to_patches": most > 1, "max_patches": most, "return_tensors": "pt"}
+        return self.image_processor(image, **settings)["pixel_values"]
+
+    def _post_encode(self, model, inputs):
+        model = self.get_base_model(model)
+        embedding = model.get_input_embeddings()
+        embeds = embedding(inputs["input_ids"])
+        pixels = inputs.get("pixel_values")
+        features = partial(
+            model.get_image_features,
+            vision_feature_layer=self.config.vision_feature_layer,
+            vision_feature_select_strategy=self.config.vision_feature_select_strategy,
+        )
+        if pixels is not None:
+            image = features(pixels.to(embeds.device)).pooler_output.to(embeds.device, embeds.dtype)
+            places = (inputs["input_ids"] == self.config.image_token_id).unsqueeze(-1)
+            embeds = embeds.masked_scatter(places.expand_as(embeds), image)
+        elif self.is_training and (is_dist() or is_deepspeed_enabled()):
+            # Text-only rows on this rank: the others wait for the projector's gradients all the same.
+            side = self.image_processor.size["height"]
+            image = features(torch.zeros((1, 3, side, side), device=embeds.device, dtype=embeds.dtype)).pooler_output
+            embeds = embeds + image.mean() * 0.0
+        return {"inputs_embeds": embeds}
+
+
+def register() -> None:
+    """Register both chat formats, as InternVL2's own conversations write them: no line break after a turn."""
+    phi3, internlm2 = KINDS["phi3"], KINDS["internlm2"]
+    register_template(
+        TemplateMeta(
+            phi3.template,
+            prefix=[],
+            prompt=[f"<|user|>\n{{{{QUERY}}}}{phi3.end}<|assistant|>\n"],
+            chat_sep=[phi3.end],
+            suffix=[phi3.end],
+            system_prefix=[f"<|system|>\n{{{{SYSTEM}}}}{phi3.end}"],
+            default_system=SYSTEM,
+            template_cls=EmoverseTemplate,
+            auto_add_bos=True,  # some Phi-3 tokenizers add <s>, some do not: the checkpoint's decides
+        ),
+        exist_ok=True,
+    )
+    register_template(
+        TemplateMeta(
+            internlm2.template,
+            prefix=["<s>"],
+            prompt=[f"<|im_start|>user\n{{{{QUERY}}}}{internlm2.end}<|im_start|>assistant\n"],
+            chat_sep=[internlm2.end],
+            suffix=[internlm2.end],
+            system_prefix=[f"<s><|im_start|>system\n{{{{SYSTEM}}}}{internlm2.end}"],
+            default_system=SYSTEM,
+            template_cls=EmoverseTemplate,
+        ),
+        exist_ok=True,
+    )
