@@ -1,6 +1,10 @@
 """Score result files of `swift infer`: one table per channel, and the same figures as JSON.
 
-python compute_result.py output/result.jsonl --json output/scores.json
+    python compute_result.py output/result.jsonl --json output/scores.json
+    python compute_result.py stage2.jsonl --before stage1.jsonl --compare emoverse-4b --report output/report
+
+Tables are in per cent, JSON holds fractions. Every figure exists twice: strict (the exact form of the answer) and
+lenient (the label found in the text). An unparsed answer is counted, and is wrong; it never becomes a class.
 """
 
 from __future__ import annotations
@@ -8,9 +12,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from swift_plugins.files import run_cli, write_json
-from swift_plugins.results import EXCLUSIONS, read_results
-from swift_plugins.scores import READINGS, score_channel
+import yaml
+
+from swift_plugins import scores
+from swift_plugins.files import InputError, read_json, run_cli, write_json
+from swift_plugins.results import EXCLUSIONS, Channel, read_results
+
+PUBLISHED = Path(__file__).resolve().parent / "configs" / "published.yaml"
+
+# ECF and MELD are cut from the same series; the share is that of ECF 2.0 train as released.
+OVERLAP = (
+    "ECF train holds 2,535 of the 2,610 MELD test utterances: after training on ECF as released, MELD figures are"
+    " contaminated. Training rows: {}"
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -18,56 +32,213 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    result.add_argument("files", nargs="+", type=Path, metavar="FILE", help="result rows, JSON lines, also .gz")
-    result.add_argument("--task", metavar="CHANNEL", help="channel of rows that name none, such as meld.mer")
-    result.add_argument("--json", type=Path, metavar="OUT", help="write every figure as JSON (fractions)")
-    result.add_argument(
+    add = result.add_argument
+    add("files", nargs="+", type=Path, metavar="FILE", help="result rows, JSON lines, also .gz")
+    add("--task", metavar="CHANNEL", help="channel of rows that name none, such as meld.mer")
+    add("--json", type=Path, metavar="OUT", help="write every figure as JSON")
+    add("--report", type=Path, metavar="DIR", help="write DIR/index.html, self-contained, and its pictures as PNG")
+    add("--bootstrap", type=int, default=0, metavar="N", help="95 %% intervals from N seeded draws (1000 is usual)")
+    add("--compare", metavar="NAME", help="put published figures beside, such as emoverse-4b (configs/published.yaml)")
+    add("--before", nargs="+", type=Path, default=[], metavar="FILE", help="results to compare with: what changed")
+    exclusions = "; ".join(f"{name}: {text}" for name, text in EXCLUSIONS.items())
+    add(
         "--exclude",
         action="append",
         default=[],
         choices=EXCLUSIONS,
-        help="leave such rows out and count them instead of refusing the file: "
-        + "; ".join(f"{name}: {text}" for name, text in EXCLUSIONS.items()),
+        metavar="REASON",
+        help=f"leave such rows out and count them, instead of refusing the file. {exclusions}",
     )
-    result.add_argument(
-        "--rows", nargs="+", type=Path, default=[], metavar="FILE", help="AMT rows with ids, for results without clips"
-    )
-    result.add_argument("--bootstrap", type=int, default=0, metavar="N", help="95 %% intervals from N seeded draws")
+    add("--rows", nargs="+", type=Path, default=[], metavar="FILE", help="AMT rows with ids, for results without clips")
+    add("--built", type=Path, metavar="FILE", help="report.train.json of build_amt: says if MELD was kept out of ECF")
+    add("--semeval-submission", type=Path, metavar="FILE", help="write ecf.ecpe answers (strict) in SemEval's format")
+    add("--judge", metavar="URL", help="OpenAI-compatible server that judges *.eri answers (configs/judge.yaml)")
+    add("--judge-model", metavar="M", help="its model")
     return result
 
 
-def flatten(figures: dict, prefix: str = "") -> dict[str, float]:
-    """{"paper": {"f1": 0.5}} → {"paper f1": 0.5}, one line of the table each."""
+def flatten(figures: dict, prefix: str = "") -> dict[str, object]:
+    """{"paper": {"f1": 0.5}} → {"paper f1": 0.5}: one line of a table each."""
     result = {}
     for key, value in figures.items():
         result |= flatten(value, f"{prefix}{key} ") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return result
 
 
+def percent(metric: str, value: float | None) -> str:
+    """A fraction in per cent; MAE and correlation are no fractions and stay as they are."""
+    if value is None:
+        return ""
+    return f"{value:.4f}" if metric in ("mae", "corr") else f"{100 * value:.2f}"
+
+
 def table(block: dict) -> list[str]:
-    """Lines of one channel's table, per cent."""
-    columns = {reading: flatten(block[reading]) for reading in READINGS}
+    """Lines of one channel's table."""
+    columns = {reading: flatten(block[reading]) for reading in scores.READINGS}
     columns |= {name: flatten(figures) for name, figures in block["baselines"].items()}
+    if "published" in block:
+        columns[block["published"]["name"]] = flatten(block["published"]["figures"])
     metrics = list(columns["strict"])
-    width = max(map(len, metrics)) + 2
-    lines = ["  " + " " * width + "".join(f"{name:>17}" for name in columns)]
-    for metric in metrics:
-        cells = (f"{100 * column[metric]:17.2f}" if metric in column else " " * 17 for column in columns.values())
-        lines.append(f"  {metric:<{width}}" + "".join(cells))
-    return lines
+    cells = {name: [percent(metric, column.get(metric)) for metric in metrics] for name, column in columns.items()}
+    if "intervals" in block:
+        ranges = flatten(block["intervals"]["strict"])
+        own = {"95 % (strict)": [" – ".join(percent(metric, end) for end in ranges[metric]) for metric in metrics]}
+        cells = {"strict": cells.pop("strict")} | own | cells
+    lines = [["", *cells]] + [list(line) for line in zip(metrics, *cells.values(), strict=True)]
+    first, *widths = (max(map(len, column)) for column in zip(*lines, strict=True))
+    return [
+        f"  {line[0]:<{first}}" + "".join(f"  {cell:>{width}}" for cell, width in zip(line[1:], widths, strict=True))
+        for line in lines
+    ]
+
+
+def describe(name: str, block: dict) -> list[str]:
+    """Everything printed about one channel."""
+    n = f"n {block['n']:,}" + (f" ({block['n_non0']:,} not zero)" if "n_non0" in block else "")
+    excluded = "".join(f", {count:,} {reason} left out" for reason, count in block.get("excluded", {}).items())
+    lines = [f"{name}: {n}, unparsed {block['unparsed']:,} strict, {block['unparsed_lenient']:,} lenient{excluded}"]
+    lines += table(block)
+    for part, classes in parts_of(block["per_class"]["strict"]).items():
+        figures = ", ".join(f"{label} {100 * row['f1']:.1f} ({row['support']})" for label, row in classes.items())
+        if figures:
+            lines.append(f"  F1 per class, strict{part}: {figures}")
+    for example in block.get("examples", [])[:3]:
+        lines.append(f"  unparsed: {example['file']}:{example['line']}: {example['response']!r}")
+    if "judge" in block:
+        mine = block["judge"]
+        figures = ", ".join(f"{key} {mine[key]:.2f}" for key in mine if f"{key}_not_judged" in mine and mine[key])
+        lines.append(f"  judged by {mine['judge']} (prompts {mine['prompts']}), scale {mine['scale']}: {figures}")
+    if "baseline_targets_unknown" in block:
+        lines.append(
+            f"  baselines lack {block['baseline_targets_unknown']} rows that do not say which line they ask for"
+        )
+    if "training" in block:
+        lines.append("  " + block["training"])
+    return lines + [f"  {signature}" for signature in block["signatures"]]
+
+
+def parts_of(per_class: dict) -> dict[str, dict]:
+    """{"": classes}, or one entry per protocol."""
+    nested = per_class and all("support" not in value for value in per_class.values())
+    return {f", {protocol}": classes for protocol, classes in per_class.items()} if nested else {"": per_class}
+
+
+def changes(blocks: dict, before: dict) -> dict:
+    """{channel: {metric: [before, now]}} of the strict reading, for the channels that both have."""
+    return {
+        name: {
+            metric: [earlier, flatten(blocks[name]["strict"])[metric]]
+            for metric, earlier in flatten(before[name]["strict"]).items()
+            if metric in flatten(blocks[name]["strict"])
+        }
+        for name in blocks
+        if name in before
+    }
+
+
+def print_changes(blocks: dict, before: dict) -> None:
+    """The forgetting report: what each channel gained or lost since `before`."""
+    print("change since --before (strict, points)")
+    for name, metrics in changes(blocks, before).items():
+        if before[name]["n"] != blocks[name]["n"]:
+            print(f"  {name}: n was {before[name]['n']:,} and is {blocks[name]['n']:,}: not the same rows")
+        for metric, (earlier, now) in metrics.items():
+            figures = f"{percent(metric, earlier):>8} → {percent(metric, now):>6}"
+            scale = 1 if metric in ("mae", "corr") else 100
+            print(f"  {name:<12} {metric:<28}{figures}  {scale * (now - earlier):+7.2f}")
+    for name in sorted(before.keys() ^ blocks.keys()):
+        print(f"  {name:<12} only {'before' if name in before else 'now'}")
+    print()
+
+
+def published(name: str) -> dict:
+    """Figures of one published model as fractions; InputError lists the names that exist."""
+    table = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
+    if name not in table:
+        raise InputError(f"no published figures for {name!r}; there are {', '.join(table)}", PUBLISHED)
+
+    def fractions(figures: dict) -> dict:
+        return {key: fractions(value) if isinstance(value, dict) else value / 100 for key, value in figures.items()}
+
+    return fractions(table[name])
+
+
+def training_note(built: Path | None) -> str:
+    """Which ECF rows the model was trained on, as far as known."""
+    if built is None:
+        return OVERLAP.format("unknown (name them with --built report.train.json)")
+    report = read_json(built)
+    options = report.get("options", {}) if isinstance(report, dict) else {}
+    excluded = options.get("exclude_leaks")
+    return OVERLAP.format(f"{built}: {'linked conversations dropped: ' + str(excluded) if excluded else 'as released'}")
+
+
+def submission(channel: Channel, files: list[Path]) -> list[dict]:
+    """Strict answers in the format of SemEval-2024 Task 3 subtask 2: one entry per conversation.
+
+    Conversations without a non-neutral utterance have no row, so they are not in it. Raises InputError when a row does
+    not say which conversation it is from (no clip, and no --rows).
+    """
+    conversations: dict[int, set] = {}
+    for key, prediction, (file, line) in zip(channel.keys, channel.strict, channel.places, strict=True):
+        number = str(key).rpartition("dia")[2] if isinstance(key, str) else ""
+        if not number.isdigit():
+            reason = "does not say which conversation it is from: give the AMT rows it was made of with --rows"
+            raise InputError(reason, files[file], line)
+        conversations.setdefault(int(number), set()).update(prediction or ())
+    return [
+        {
+            "conversation_ID": number,
+            "emotion-cause_pairs": [[f"{index}_{emotion}", str(cause)] for index, emotion, cause in sorted(pairs)],
+        }
+        for number, pairs in sorted(conversations.items())
+    ]
 
 
 def main() -> int:
     """Read, score, print, write."""
     args = parser().parse_args()
+    if bool(args.judge) != bool(args.judge_model):
+        raise InputError("--judge and --judge-model go together")
+    if args.bootstrap < 0:
+        raise InputError("--bootstrap needs a number of draws")
+    figures = published(args.compare) if args.compare else {}
     channels = read_results(args.files, args.task, args.exclude, args.rows)
-    blocks = {name: score_channel(channel, args.bootstrap) for name, channel in channels.items()}
+    blocks = {name: scores.score_channel(channel, args.bootstrap) for name, channel in channels.items()}
+    before = {}
+    if args.before:
+        earlier = read_results(args.before, args.task, args.exclude, args.rows)
+        before = {name: scores.score_channel(channel) for name, channel in earlier.items()}
     for name, block in blocks.items():
-        print(f"{name}  n {block['n']}  unparsed {block['unparsed']} strict, {block['unparsed_lenient']} lenient")
-        print("\n".join(table(block)))
-        for signature in block["signatures"]:
-            print(f"  {signature}")
-        print()
+        channel = channels[name]
+        block["examples"] = [
+            {"file": str(args.files[file]), "line": line, "response": response}
+            for (file, line), response in channel.unparsed
+        ]
+        if name in figures:
+            block["published"] = {"name": args.compare, "figures": figures[name]}
+        if name in before:
+            block["before"] = {key: before[name][key] for key in ("n", "unparsed", *scores.READINGS)}
+        if channel.dataset == "meld":
+            block["training"] = training_note(args.built)
+        if args.judge and channel.task.key == "eri":
+            from swift_plugins.judge import judge
+
+            journal = args.files[0].with_name(args.files[0].name + ".judge.jsonl")
+            block["judge"] = judge(channel, args.judge, args.judge_model, journal)
+    for name, block in blocks.items():
+        print("\n".join(describe(name, block)), end="\n\n")
+    if before:
+        print_changes(blocks, before)
+    if args.semeval_submission:
+        pairs = [channel for channel in channels.values() if channel.task.key == "ecpe"]
+        if len(pairs) != 1:
+            raise InputError("--semeval-submission needs results of exactly one ecpe channel")
+        write_json(args.semeval_submission, submission(pairs[0], args.files))
+    if args.report:
+        from swift_plugins.report import write_report
+
+        write_report(args.report, channels, blocks, args.files)
     if args.json:
         write_json(args.json, blocks)
     return 0
