@@ -1,0 +1,43 @@
+"""What several test files need: the reference data, a small demo world, and commands as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("EMOVERSE_SHARED", ROOT.parent / "shared")) / "data"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of reference data, which is not part of the project: tests that need it skip where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no reference data at {SHARED} (EMOVERSE_SHARED names their folder)")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def project() -> Callable[..., subprocess.CompletedProcess]:
+    """Run `python ARGS…` as a user would, from another folder than the project's; returns the finished process."""
+
+    def run(*args: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess:
+        environment = os.environ | {"PYTHONPATH": str(ROOT)} | env
+        command = [sys.executable, *map(str, args)]
+        return subprocess.run(command, cwd=cwd or Path.home(), env=environment, capture_output=True, text=True)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def world(project, tmp_path_factory) -> Path:
+    """The smallest demo world, in the raw layouts of MELD, MOSEI and ECF. Read only: copy what you change."""
+    out = tmp_path_factory.mktemp("world") / "raw"
+    done = project("-m", "data_prep.demo_data", "--out", out, "--size", "tiny")
+    assert done.returncode == 0, done.stderr
+    return out
