@@ -108,14 +108,13 @@ def fingerprint(*parts: object) -> str:
 class Journal:
     """Append-only record of every answer and every failure, locked against a second run.
 
-    answers: key → `Answer`. Raises `InputError` when the file exists and `resume` is false, when another run holds
-    it, or when a line other than a torn last one is not ours.
+    answers: key → `Answer`; `loaded` of them come from earlier runs. Raises `InputError` when the file exists and
+    `resume` is false, when another run holds it, or when a line other than a torn last one is not ours.
     """
 
     def __init__(self, path: str | os.PathLike, resume: bool):
         self.path = Path(path)
         self.answers: dict[str, Answer] = {}
-        self.reused = 0
         self._totals: dict[str, Counter] = {}
         if self.path.exists() and self.path.stat().st_size and not resume:
             raise InputError("holds answers of an earlier run: go on with --resume, or choose another folder", path)
@@ -127,6 +126,7 @@ class Journal:
             self._file.close()
             raise InputError("another run is writing to this file", path) from None
         self._load()
+        self.loaded = len(self.answers)
 
     def _load(self) -> None:
         self._file.seek(0)
@@ -160,7 +160,7 @@ class Journal:
     def append(self, record: dict) -> None:
         """Count one record and write it as one line, flushed to the operating system."""
         self._count(record)
-        self._file.write(json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+        self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
         self._file.flush()
 
     def totals(self) -> dict[str, dict]:
@@ -298,8 +298,6 @@ class _Run:
                 answer = self.journal.answers.get(question.key)
                 if answer is None:
                     answer = await self._answer(client, question)
-                else:
-                    self.journal.reused += 1
                 if answer is None:
                     self.unanswered.append(question)
                     break
@@ -371,7 +369,7 @@ async def _ask_once(client: openai.AsyncOpenAI, server: Server, messages: list[d
     """One request: `{"text", "finish", "tokens": [in, out] | None, "seconds"}`; raises `_Failure`."""
     started = time.monotonic()
     create = client.chat.completions.with_raw_response.create
-    reply = await _request(create(model=server.model, messages=messages, **params), server.timeout)
+    reply = await _request(create(model=server.model, messages=messages, extra_body=params), server.timeout)
     if not isinstance(reply, dict) or not isinstance(choices := reply.get("choices"), list) or not choices:
         raise _Failure("no_choices", _short(json.dumps(reply)))
     try:
@@ -384,7 +382,7 @@ async def _ask_once(client: openai.AsyncOpenAI, server: Server, messages: list[d
     if not isinstance(text, str | None):
         raise _Failure("not_openai", _short(json.dumps(reply)))
     return {
-        "text": text or "",
+        "text": (text or "").encode("utf-8", "replace").decode(),  # JSON can hold half characters, UTF-8 cannot
         "finish": str(finish or ""),
         "tokens": tokens,
         "seconds": round(time.monotonic() - started, 3),

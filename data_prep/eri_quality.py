@@ -132,9 +132,9 @@ def _copied(answer: list[str], prompt: list[str], length: int) -> float:
 
 @functools.cache
 def _assertion(emotion_words: tuple[str, ...], all_words: tuple[str, ...]) -> re.Pattern:
-    between = rf"(?:[\s*\"]+(?:{_DEGREE}|{'|'.join(all_words)})\b,?){{0,6}}"
+    between = rf"(?:[\s*\"]+(?:{_DEGREE}|{'|'.join(map(re.escape, all_words))})\b,?){{0,6}}"
     state = rf"(?:(?<![\w'’]){_STATE}|(?<=\w)['’](?:s|re|m))"
-    return re.compile(rf"{state}\b[:=]?{between}[\s*\"]+({'|'.join(emotion_words)})\b", re.I)
+    return re.compile(rf"{state}\b[:=]?{between}[\s*\"]+({'|'.join(map(re.escape, emotion_words))})\b", re.I)
 
 
 def contradiction(text: str, label: str, emotions: dict[str, Sequence[str]]) -> str | None:
