@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from data_prep import ecf, media, meld, mosei, prompts
+from data_prep import ecf, leakage, media, meld, mosei, prompts
 from data_prep.sample import Fault, Sample
 from swift_plugins.files import InputError, read_json, read_rows, run_cli, write_json, write_rows
 from swift_plugins.tasks import TASKS, split_channel
@@ -35,7 +35,8 @@ class Options:
 
     missing_media, probe, jobs: see `data_prep.media.resolve`. neutral: MSA is binary, so a clip without sentiment is
     `positive` (non-negative) or `drop`ped; the MOSEI test and dev clips stay, under the channel `mosei.msa.zero`.
-    allow_loss: whether a test split may lose clips. mosei: options of `data_prep.mosei.read`.
+    allow_loss: whether a test split may lose clips. exclude_leaks: the `<dataset>:<split>`s whose conversations do
+    not belong into training. mosei: options of `data_prep.mosei.read`.
     """
 
     missing_media: str = "error"
@@ -43,6 +44,7 @@ class Options:
     jobs: int = 1
     neutral: str = "positive"
     allow_loss: bool = False
+    exclude_leaks: tuple[str, ...] = ()
     mosei: dict = field(default_factory=dict)
 
 
@@ -91,6 +93,7 @@ class Builder:
         self.faults: list[Fault] = []
         self.left_out: dict[str, Counter] = {}  # channel → reason → count
         self.clips: dict[str, dict[str, int]] = {}
+        self.held_out: list[Sample] = []  # of exclude_leaks: what no training conversation may hold
 
     def add(self, dataset: str, root: Path, fer: Records, eri: Records) -> None:
         """Read one dataset's split and make its rows.
@@ -100,6 +103,8 @@ class Builder:
         """
         read_options = self.options.mosei if dataset == "mosei" else {}
         samples = list(READERS[dataset](root, self.split, self.faults, **read_options))
+        read = len(samples)
+        samples = self._without_leaks(samples)
         # Every MOSEI task uses the peak frame: a clip that has one needs no video, and is not lost for a broken one.
         framed = {s.id: image for s in samples if dataset == "mosei" and (image := fer.image(s))}
         options = self.options
@@ -128,7 +133,7 @@ class Builder:
             for channel, task, gold in self._golds(sample, eri):
                 self._add_row(channel, task, gold, sample, files)
             self._add_fer(sample, fer, files)
-        self.clips[dataset] = {"read": len(samples), "kept": kept}
+        self.clips[dataset] = {"read": read, "excluded_leaks": read - len(samples), "kept": kept}
         lost = len(samples) - kept
         if lost and self.split == "test" and not options.allow_loss:
             raise InputError(
@@ -140,6 +145,17 @@ class Builder:
             ours = {clip for clip in records.by_id if clip.startswith(f"{dataset}/{self.split}/")}
             for clip in sorted(ours - {s.id for s in samples}):
                 self.faults.append(Fault(f"{kind}_without_clip", clip, f"{kind}.jsonl has it, the dataset does not"))
+
+    def _without_leaks(self, samples: list[Sample]) -> list[Sample]:
+        """The samples whose conversations stand in none of the held-out splits; the others are named in the report."""
+        if not self.held_out or not any(sample.conversation for sample in samples):
+            return samples
+        leaked = leakage.linked_conversations(samples, self.held_out)
+        kept = [sample for sample in samples if leakage.conversation_id(sample.id) not in leaked]
+        splits = ", ".join(self.options.exclude_leaks)
+        for conversation in sorted(leaked):
+            self.faults.append(Fault("leak_excluded", conversation, f"stands in {splits} as well; left out"))
+        return kept
 
     def _golds(self, sample: Sample, eri: Records) -> Iterator[tuple[str, str, object]]:
         """(channel, task, gold) for every row of a sample but FER's."""
@@ -244,6 +260,27 @@ def check_media_root(out: Path, media_root: Path) -> None:
             )
 
 
+def held_out(splits: Iterable[str], split: str, folders: dict[str, Path]) -> list[Sample]:
+    """The samples of splits named like `meld:test`.
+
+    `InputError` for another name, for a dataset whose folder is not given, and when anything but train is built: a
+    held-out split that loses conversations would not compare.
+    """
+    samples = []
+    for name in splits:
+        dataset, _, other = name.partition(":")
+        if dataset not in ("meld", "ecf") or other not in ("dev", "test"):
+            raise InputError(
+                f"--exclude-leaks takes meld:test, meld:dev, ecf:test or several with commas, not {name!r}"
+            )
+        if split != "train":
+            raise InputError("--exclude-leaks is for --split train: the others are what is kept apart")
+        if dataset not in folders:
+            raise InputError(f"--exclude-leaks {name} needs --{dataset} DIR")
+        samples += READERS[dataset](folders[dataset], other, [])
+    return samples
+
+
 def table(report: dict) -> str:
     """The report's counts for the screen."""
     lines = [f"{'channel':<16}{'rows':>8}"]
@@ -252,6 +289,9 @@ def table(report: dict) -> str:
     lines += [f"{task:<16}{c['rows']:>8,}{c['table_1']:>10,}" for task, c in report["tasks"].items()]
     total = report["total_clips"]
     lines.append(f"{'clips':<16}{total['rows']:>8,}{total['table_1']:>10,}")
+    if splits := report["options"]["exclude_leaks"]:
+        counts = ", ".join(f"{dataset} {c['excluded_leaks']:,}" for dataset, c in report["clips"].items())
+        lines.append(f"clips left out for leaking {', '.join(splits)}: {counts}")
     for channel, reasons in report["left_out"].items():
         lines += [f"left out of {channel}: {count:,} ({reason})" for reason, count in reasons.items()]
     if report["fault_counts"]:
@@ -274,6 +314,12 @@ def main() -> int:
     parser.add_argument("--no-probe", action="store_true", help="only look whether a clip exists, do not decode it")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="threads that probe clips")
     parser.add_argument("--allow-loss", action="store_true", help="let a test split lose clips")
+    parser.add_argument(
+        "--exclude-leaks",
+        default="",
+        metavar="SPLITS",
+        help="leave out training conversations that these hold too, e.g. meld:test,meld:dev (see data_prep.leakage)",
+    )
     parser.add_argument("--neutral", default="positive", choices=("positive", "drop"), help="neutral clips in MSA")
     parser.add_argument("--mosei-ties", default="first", choices=("first", "drop"), help="equal strongest emotions")
     parser.add_argument("--mosei-all-zero", default="neutral", choices=("neutral", "drop"), help="no emotion at all")
@@ -303,9 +349,11 @@ def main() -> int:
         jobs=args.jobs,
         neutral=args.neutral,
         allow_loss=args.allow_loss,
+        exclude_leaks=tuple(filter(None, args.exclude_leaks.split(","))),
         mosei={"ties": args.mosei_ties, "all_zero": args.mosei_all_zero},
     )
     builder = Builder(args.split, args.out, media_root, prompts.load(args.prompts), options)
+    builder.held_out = held_out(options.exclude_leaks, args.split, folders)
     for dataset, folder in folders.items():
         found = {
             name: given or [path for path in [folder / f"{name}.jsonl"] if path.is_file()]

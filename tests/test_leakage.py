@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -165,3 +167,77 @@ def test_the_links_written_into_the_reference_file_are_never_read(annotations, t
             utterance.pop("meld", None), utterance.pop("video_source", None)
     (tmp_path / "Subtask_2_train.json").write_text(json.dumps(data), encoding="utf-8")
     assert list(ecf.read(tmp_path, "train", [])) == annotations[0]
+
+
+# build_amt --exclude-leaks
+
+
+def build_amt(*arguments):
+    command = [sys.executable, "-m", "data_prep.build_amt", "--missing-media", "text-only", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[1])
+
+
+@pytest.fixture
+def world(tmp_path):
+    """MELD with SCENE in test, ECF with the same scene rewritten and with another one, both in train."""
+    (tmp_path / "meld").mkdir()
+    (tmp_path / "ecf").mkdir()
+    for split, scene in (("train", OTHER), ("test", SCENE)):
+        rows = ["Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID"]
+        rows += [f'"{text}",{speaker},joy,positive,0,{i}' for i, (speaker, text) in enumerate(scene)]
+        (tmp_path / "meld" / f"{split}_sent_emo.csv").write_text("\n".join(rows), encoding="utf-8")
+    conversations = [
+        {
+            "conversation_ID": number,
+            "conversation": [
+                {"utterance_ID": i, "text": text, "speaker": speaker, "emotion": "joy"}
+                for i, (speaker, text) in enumerate(scene, 1)
+            ],
+            "emotion-cause_pairs": [["2_joy", "1"]],
+        }
+        for number, scene in ((1, REWRITTEN), (2, OTHER))
+    ]
+    (tmp_path / "ecf" / "Subtask_2_train.json").write_text(json.dumps(conversations), encoding="utf-8")
+    return tmp_path
+
+
+def test_build_amt_leaves_out_leaking_conversations_and_its_report_says_so(world):
+    folders = ("--meld", world / "meld", "--ecf", world / "ecf", "--split", "train", "--out", world / "amt")
+    assert build_amt(*folders).returncode == 0
+    report = json.loads((world / "amt" / "report.train.json").read_text())
+    assert report["rows"]["ecf.ecpe"] == 2 and report["options"]["exclude_leaks"] == []
+    assert build_amt(*folders, "--exclude-leaks", "meld:test").returncode == 0
+    rows = [json.loads(row)["id"] for row in (world / "amt" / "ecf.ecpe.train.jsonl").read_text().splitlines()]
+    assert rows == ["ecf/train/dia2utt2"]
+    report = json.loads((world / "amt" / "report.train.json").read_text())
+    assert report["options"]["exclude_leaks"] == ["meld:test"]
+    assert report["clips"]["ecf"]["excluded_leaks"] == len(REWRITTEN)
+    assert [fault["where"] for fault in report["faults"] if fault["kind"] == "leak_excluded"] == ["ecf/train/dia1"]
+
+
+@pytest.mark.parametrize(
+    "split, leaks, reason",
+    [
+        ("train", "meld:train", "takes meld:test"),
+        ("train", "iemocap:test", "takes meld:test"),
+        ("train", "ecf:test", "needs --ecf"),
+        ("train", "meld:dev", "holds no dev_sent_emo.csv"),
+        ("test", "meld:test", "is for --split train"),
+    ],
+)
+def test_exclude_leaks_refuses_what_it_cannot_do_in_one_line(world, split, leaks, reason):
+    out = world / "amt"
+    run = build_amt("--meld", world / "meld", "--split", split, "--out", out, "--exclude-leaks", leaks)
+    assert run.returncode == 2 and reason in run.stderr and run.stderr.count("\n") == 1
+    assert not out.exists()
+
+
+@real
+def test_no_linked_conversation_remains_in_the_real_rows(annotations, tmp_path):
+    folders = ("--meld", SHARED / "meld", "--ecf", SHARED / "ecf2", "--split", "train", "--out", tmp_path)
+    run = build_amt(*folders, "--exclude-leaks", "meld:dev")
+    assert run.returncode == 0, run.stderr
+    rows = (tmp_path / "ecf.ecpe.train.jsonl").read_text(encoding="utf-8").splitlines()
+    kept = {conversation_id(json.loads(row)["id"]) for row in rows}
+    leaking = {conversation_id(left) for left, right in annotations[2].items() if right.startswith("meld/dev/")}
+    assert kept and leaking and not kept & leaking
