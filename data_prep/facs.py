@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 
+from data_prep.openface import BLINK, INTENSITIES, PRESENCES, Faces
 from swift_plugins.files import InputError
 
 FACS = Path(__file__).resolve().parents[1] / "configs" / "facs.yaml"
@@ -53,6 +54,27 @@ def common_aus(peak_aus: Iterable[str], label: str, facs: Facs) -> tuple[str, ..
     """
     members = facs.au_set(label)
     return tuple(sorted(au for au in set(peak_aus) if members is None or au in members))
+
+
+def active_aus(faces: Faces, row: int, facs: Facs, blink: bool = False) -> tuple[str, ...]:
+    """The AUs present in one row, ordered by number: by intensity or presence as the FACS table says.
+
+    AU28 has no intensity, so its presence counts either way. AU45 is left out unless `blink`: it shows no expression.
+    Raises `OpenFaceError` ("missing_au_column") where a column that decides is not in the file.
+    """
+    wanted = [au for au in PRESENCES if au in facs.phrases and (blink or au != BLINK)]
+    decides = {au: facs.column if au in INTENSITIES else "c" for au in wanted}
+    if not faces.missing.issuperset(f"{au}_c" for au in PRESENCES):
+        faces.require([f"{au}_{column}" for au, column in decides.items()])
+    else:  # a tool that writes intensities alone: AU28 stays unknown, the rest must be there
+        faces.require([f"{au}_{column}" for au, column in decides.items() if au in INTENSITIES])
+
+    def present(au: str) -> bool:
+        if decides[au] == "r":
+            return bool(faces.intensity[row, INTENSITIES.index(au)] >= facs.threshold)
+        return bool(faces.presence[row, PRESENCES.index(au)] == 1)
+
+    return tuple(au for au in wanted if present(au))
 
 
 def load_facs(path: str | os.PathLike = FACS) -> Facs:

@@ -250,8 +250,6 @@ def _extract_once(
     boxes: bool,
 ) -> Faces:
     several = program.name == PROGRAMS[True]
-    if not video.is_file():
-        raise OpenFaceError("not_a_video", "the clip is missing")
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as folder:
         out = Path(folder) / "out"  # beside the two logs, so that only the program writes there

@@ -192,7 +192,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.plot:
         from data_prep.fer_pictures import plot_clip  # matplotlib starts slowly: only when asked for
 
-        plot_clip(args.plot, faces, peak, aus, facs, title=args.csv.stem, video=args.video)
+        label = args.aus if args.aus not in ("all", "no_blink") else None
+        plot_clip(args.plot, faces, peak, aus, facs, title=args.csv.stem, image=image, label=label)
 
 
 if __name__ == "__main__":
