@@ -218,8 +218,8 @@ def build_config(config: dict, image_token_id: int, file: str | Path = "config.j
     patch = vision.get("patch_size", 14)
     side = config.get("force_image_size") or vision.get("image_size", 224)
     ratio = config.get("downsample_ratio", 0.5)
-    tokens = (side // patch) ** 2 * ratio**2
-    if side % patch or tokens != int(tokens):
+    grid = side / patch * ratio
+    if grid != int(grid):
         raise InputError(f"force_image_size {side} does not fit patch size {patch} and downsample_ratio {ratio}", file)
     vision_config = {
         "hidden_size": vision.get("hidden_size", 3200),
@@ -247,7 +247,7 @@ def build_config(config: dict, image_token_id: int, file: str | Path = "config.j
         vision_config=vision_config,
         text_config=(_phi3_config if kind == "phi3" else _llama_config)(config["llm_config"], file),
         image_token_id=image_token_id,
-        image_seq_length=int(tokens),
+        image_seq_length=int(grid) ** 2,
         downsample_ratio=ratio,
         projector_hidden_act="gelu",
         vision_feature_layer=config.get("select_layer", -1),
