@@ -467,9 +467,10 @@ def write_clip(root: Path, clip: Clip) -> None:
 # Words
 
 
-def sentence(rng: random.Random, emotion: str, polarity: int) -> str:
+def sentence(rng: random.Random, emotion: str, polarity: int, clear: bool | None = None) -> str:
     """What somebody says. Six in ten times the words show the emotion, else at most whether it was good or bad."""
-    clear = rng.random() < 0.6 or emotion == "neutral"
+    if clear is None:
+        clear = rng.random() < 0.6
     parts = [f"{rng.choice(OPENERS)}the {rng.choice(NOUNS)} {rng.choice(PREDICATES[emotion if clear else 'neutral'])}"]
     # the verdict alone tells the sign of a surprise or of a calm opinion
     if polarity and (emotion in ("neutral", "surprise") or rng.random() < 0.5):
