@@ -3,6 +3,8 @@
 #   OUTPUT  where everything goes (default output/demo); a finished demo is not overwritten
 CONFIG=demo
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+# On a few cores, threads that wait for each other cost more than they bring to a model this small.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 export CONFIG OUTPUT MODEL="$ROOT/configs/demo/checkpoint" DATA="$OUTPUT/amt"
 [ ! -e "$OUTPUT/stage1" ] || fail "$OUTPUT holds a demo already; remove it or set another OUTPUT"
 raw="$OUTPUT/raw"

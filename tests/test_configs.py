@@ -1,0 +1,94 @@
+"""Every file under configs/ is read by what reads it for a user: ms-swift's own argument parser, or our loaders."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+SWIFT = sorted(p for p in CONFIGS.glob("*/*.yaml") if p.name != "mixtures.yaml")
+STAGES = [p for p in SWIFT if p.stem in ("stage1", "stage2")]
+PAPER = [p for p in STAGES if p.parent.name.startswith("emoverse")]
+MIXTURES = sorted(CONFIGS.glob("**/mixtures.yaml"))
+OWN = {"prompts.yaml", "facs.yaml", "mixtures.yaml", "eri.yaml", "judge.yaml", "published.yaml"}
+
+
+def ids(paths):
+    return [str(p.relative_to(CONFIGS)) for p in paths]
+
+
+def arguments(path: Path):
+    """What `swift sft|infer|rlhf FILE` makes of the file, before any model is looked at."""
+    from swift.arguments import InferArguments, RLHFArguments, SftArguments
+    from swift.cli.main import parse_yaml_args
+    from transformers import HfArgumentParser
+
+    kind = {"infer": InferArguments, "grpo": RLHFArguments}.get(path.stem, SftArguments)
+    argv = [str(path)]
+    parse_yaml_args(argv)
+    parsed, unknown = HfArgumentParser(kind).parse_known_args(argv)
+    assert unknown == [], f"{kind.__name__} does not know {unknown}"
+    return parsed
+
+
+def test_no_config_is_forgotten():
+    top = {p.name for p in CONFIGS.glob("*.yaml")}
+    assert top <= OWN, "a new kind of file needs its own test here"
+
+
+@pytest.mark.parametrize("path", SWIFT, ids=ids(SWIFT))
+def test_swift_parses(path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["swift"])
+    monkeypatch.delenv("SWIFT_CONFIG_FILE", raising=False)
+    arguments(path)
+
+
+@pytest.mark.parametrize("path", STAGES, ids=ids(STAGES))
+def test_adapters_as_in_the_paper(path):
+    """Section 5.2: LoRA r 8 alpha 32 on the LLM, the projector in full, the ViT frozen; channel loss on."""
+    args = arguments(path)
+    assert (args.tuner_type, args.lora_rank, args.lora_alpha) == ("lora", 8, 32)
+    assert args.freeze_vit and args.freeze_aligner and args.modules_to_save
+    assert args.enable_channel_loss and args.strict
+    assert args.dataset == [f"amt:{path.stem}"]
+    assert args.fp16 is False, "left out, fp16 would be on"
+
+
+@pytest.mark.parametrize("path", PAPER, ids=ids(PAPER))
+def test_hyperparameters_of_the_paper(path):
+    args = arguments(path)
+    assert (args.learning_rate, args.num_train_epochs, str(args.lr_scheduler_type)) == (1e-5, 2, "cosine")
+    assert args.warmup_ratio > 0
+    assert args.per_device_train_batch_size * args.gradient_accumulation_steps == 8
+    assert args.gradient_checkpointing and args.bf16
+
+
+@pytest.mark.parametrize("folder", sorted({p.parent for p in STAGES}), ids=lambda p: p.name)
+def test_both_stages_differ_in_their_data_only(folder):
+    first, second = (yaml.safe_load((folder / f"stage{n}.yaml").read_text()) for n in (1, 2))
+    training = {"dataset", "num_train_epochs", "learning_rate", "warmup_ratio", "max_length"}
+    assert {k for k in first.keys() | second.keys() if first.get(k) != second.get(k)} <= training
+    assert (folder / "infer.yaml").is_file()
+
+
+@pytest.mark.parametrize("path", MIXTURES, ids=ids(MIXTURES))
+def test_mixtures(path):
+    from swift_plugins.mixture import read_mixtures
+
+    stages = read_mixtures(path).stages
+    ratios = {name: {p.task: p.weight for p in stages[name].parts} for name in ("stage1", "stage2")}
+    assert ratios == {"stage1": {"msa": 6, "fer": 3, "mer": 1}, "stage2": {"mer": 3, "eri": 3, "ecpe": 3, "msa": 1}}
+    assert stages["stage2"].after == ("stage1",)
+
+
+def test_system_turn_is_one_text():
+    """configs/prompts.yaml holds it; a config for a backbone with its own template repeats it, and must not drift."""
+    system = yaml.safe_load((CONFIGS / "prompts.yaml").read_text(encoding="utf-8"))["system"]
+    for path in SWIFT:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.stem in ("stage1", "stage2"):
+            ours = config["model_type"] == "emoverse"
+            assert ("system" not in config) if ours else config["system"] == system, path
