@@ -51,7 +51,8 @@ OTHER_SPEAKER = 12.0  # percent off where the speakers differ
 ALIKE = 75.0  # percent; an alignment is believed for the lines that are more alike than this
 EVIDENCE = 20.0  # characters in common that an alignment needs; lines that many conversations hold count less
 EVIDENCE_WHOLE = 10.0  # the same where it covers a whole conversation, spoken by the same people
-EVIDENCE_LONE = 30.0  # the same where it is one line and not the whole conversation
+EVIDENCE_LONE = 60.0  # the same where it is one line and not the whole conversation
+DENSITY = 0.5  # part of the lines between the first and the last aligned one that have to be aligned
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +199,9 @@ def _align(
     pairs.reverse()
     telling = np.clip((ratio - ALIKE) / (100 - ALIKE), 0, 1) * length
     evidence = sum(telling[i, j] / max(1, left.frequency[lines_a[i]], right.frequency[lines_b[j]]) for i, j in pairs)
+    span = max(pairs[-1][0] - pairs[0][0], pairs[-1][1] - pairs[0][1]) + 1 if pairs else 1
+    if len(pairs) < DENSITY * span:  # a scene that is cut elsewhere matches line upon line; chance matches lie apart
+        return None
     whole = len(pairs) == min(len(lines_a), len(lines_b)) and all(same[i, j] for i, j in pairs)
     if evidence < (EVIDENCE_WHOLE if whole else EVIDENCE_LONE if len(pairs) == 1 else EVIDENCE):
         return None
