@@ -99,7 +99,8 @@ def _label_strict(task: dict, response: object, dataset: str) -> str | None:
 
 @functools.cache
 def _label_pattern(labels: tuple[str, ...]) -> re.Pattern:
-    # `_` counts as punctuation (markdown's _joy_), so \b would not do
+    # `_` counts as punctuation (markdown's _joy_), so \b would not do; ASCII, so that a label inside a sentence in
+    # Chinese is found and "ſ" is not taken for "s"
     return re.compile(rf"(?<![^\W_])(?:{'|'.join(labels)})(?![^\W_])", re.IGNORECASE | re.ASCII)
 
 
@@ -135,7 +136,7 @@ def _finish_mer(dataset: str, counts: Counter) -> dict:
 
 
 def _score_target(gold: object, dataset: str) -> str:
-    return f"{gold:g}"
+    return f"{gold:.6f}"
 
 
 def _score_strict(response: object, dataset: str) -> float | None:
@@ -188,13 +189,16 @@ def _fer_strict(response: object, dataset: str) -> tuple[str, ...] | None:
     return pieces if all(piece in phrase_to_au() for piece in pieces) else None
 
 
+_SEPARATOR = re.compile(r"[;,；，、\n\r\x0b\x0c\x85\u2028\u2029]")
+
+
 def _fer_lenient(response: object, dataset: str) -> tuple[str, ...] | None:
-    """Known phrases wherever `;`, `,` or a line end separates them; unknown pieces are skipped."""
+    """Known phrases between `;`, `,` or line ends; unknown pieces are skipped."""
     if not isinstance(response, str):
         return None
     if (exact := _fer_strict(response, dataset)) is not None:
         return exact
-    pieces = (" ".join(piece.split()).strip(" .!-*\"'").lower() for piece in re.split(r"[;,\n]", response))
+    pieces = (" ".join(piece.split()).strip(" .!-*\"'").lower() for piece in _SEPARATOR.split(response))
     return tuple(_folded_phrases()[piece] for piece in pieces if piece in _folded_phrases()) or None
 
 
@@ -251,8 +255,9 @@ ECPE = {"ecf": ("anger", "disgust", "fear", "joy", "sadness", "surprise")}
 # Six digits are more than any conversation has; longer runs of digits are noise, and int() refuses very long ones.
 _NUMBER = "(0|[1-9][0-9]{0,5})"
 _PAIR = re.compile(rf"{_NUMBER}_({'|'.join(ECPE['ecf'])}),{_NUMBER}", re.ASCII)
+# (?ai:…): without ASCII, ignoring case also takes "ſ" for "s"
 _PAIR_LENIENT = re.compile(
-    rf"(?<![0-9])([0-9]{{1,6}})\s*_\s*({'|'.join(ECPE['ecf'])})[\s\"',]+([0-9]{{1,6}})(?![0-9])", re.IGNORECASE
+    rf"(?<![0-9])([0-9]{{1,6}})\s*_\s*((?ai:{'|'.join(ECPE['ecf'])}))[\s\"'“”‘’,，]+([0-9]{{1,6}})(?![0-9])"
 )
 
 
