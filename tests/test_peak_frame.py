@@ -171,7 +171,7 @@ def clip(tmp_path_factory) -> Path:
     """200x100 pixels, frame n is grey 20 n but for a bright block, shown for 1, 2, 3, 1 … ninetieths of a second."""
     path = tmp_path_factory.mktemp("clip") / "variable rate é.mp4"
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=30, options={"crf": "10", "g": "5", "bf": "0"})
+        stream = container.add_stream("libx264", rate=30, options={"crf": "10", "g": "5", "bf": "2"})
         stream.width, stream.height, stream.pix_fmt = 200, 100, "yuv420p"
         stream.time_base = stream.codec_context.time_base = Fraction(1, 9000)
         ticks = 0
@@ -179,7 +179,7 @@ def clip(tmp_path_factory) -> Path:
             pixels = np.full((100, 200, 3), 20 * n, np.uint8)
             pixels[40:60, 150:170] = 255
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame.pts, frame.time_base = ticks, stream.time_base
+            frame.pts, frame.time_base = ticks, Fraction(1, 9000)
             ticks += 100 * (1 + n % 3)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
