@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import csv
 import io
 import re
 import sys
@@ -27,13 +26,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
 
-import av
 import yaml
 from PIL import Image
 
 from data_prep import eri_quality
 from data_prep.eri_client import Answer, Journal, Question, Server, api_key, ask, check, fingerprint
-from swift_plugins.files import InputError, atomic_open, read_json, read_rows, run_cli, write_json, write_rows
+from data_prep.eri_review import apply_review, read_review, write_sheet
+from swift_plugins.files import InputError, read_json, read_rows, run_cli, write_json, write_rows
+from swift_plugins.frames import count_frames, read_frames, segment_centre_indices
 from swift_plugins.tasks import TASKS, split_channel
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "eri.yaml"
@@ -42,8 +42,6 @@ SERVERS = {"clues": "clue", "reason": "reason"}  # pass → name of its server i
 _FIELDS = {"clues": {"transcript", "label", "expression"}}
 _PRICE = ("input", "output")
 _FIELDS["reason"] = _FIELDS["clues"] | {"character", "scene"}
-DECISIONS = ("", "accept", "reject", "edit")
-SHEET = ("id", "decision", "reason", "label", "transcript", "character", "scene", "rejected", "media")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,24 +175,19 @@ def _read_fer(file: str | Path) -> tuple[dict[str, str], dict[str, Path]]:
 
 # Pictures
 
-_UNDECODABLE = (OSError, ValueError, IndexError, SyntaxError, av.FFmpegError, Image.DecompressionBombError)
+_UNDECODABLE = (InputError, OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 def pictures(path: Path, frames: int, longest_side: int, jpeg_quality: int) -> list[str]:
-    """A picture file as one, or a clip as `frames` JPEG data URLs from the centres of equal parts.
+    """JPEG data URLs: one of a picture file, at most `frames` of a clip, from the centres of equal parts.
 
     Raises one of `_UNDECODABLE` when nothing can be decoded.
     """
     if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".bmp"):
         images = [Image.open(path)]
     else:
-        with av.open(str(path), metadata_errors="replace") as container:
-            total = sum(packet.size > 0 for packet in container.demux(video=0))
-            wanted = {total * (2 * part + 1) // (2 * frames) for part in range(frames)}
-            container.seek(0)
-            images = [frame.to_image() for n, frame in enumerate(container.decode(video=0)) if n in wanted]
-    if not images:
-        raise OSError("no frame could be decoded")
+        indices = segment_centre_indices(count_frames(path), frames)
+        images = read_frames(path, list(dict.fromkeys(indices)))
     urls = []
     for image in images:
         image.thumbnail((longest_side, longest_side), Image.Resampling.BICUBIC)
@@ -276,7 +269,7 @@ class Making:
             try:
                 urls = pictures(clip.picture, **self.config["pictures"])
             except _UNDECODABLE as error:
-                self.no_picture[clip.id] = f"{clip.media}: {type(error).__name__}"
+                self.no_picture[clip.id] = f"{clip.media}: {getattr(error, 'reason', type(error).__name__)}"
                 return None
             content: list[dict] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
             return _chat(texts["system"], [*content, {"type": "text", "text": texts["user"]}])
@@ -345,123 +338,6 @@ def _chat(system: str, user: str | list[dict]) -> list[dict]:
     return [{"role": "system", "content": system}, {"role": "user", "content": user}]
 
 
-# Review by a person
-
-
-def read_review(file: str | Path) -> dict[str, tuple[str, str, int]]:
-    """id → (decision, reason, row) from CSV (columns id, decision, reason; others ignored) or JSON lines.
-
-    Decisions are accept, reject, edit or nothing (quality control decides). Raises `InputError` for a missing column,
-    an unknown decision, an id that comes twice, an edit without a reason.
-    """
-    path = Path(file)
-    if path.suffix.lower() in (".jsonl", ".gz"):
-        rows: Iterable[tuple[int, dict]] = read_rows(path)
-    elif path.suffix.lower() == ".csv":
-        rows = _read_csv(path)
-    else:
-        raise InputError("a review is a .csv or a .jsonl file", path)
-    review: dict[str, tuple[str, str, int]] = {}
-    for number, row in rows:
-        name, decision, reason = row.get("id"), row.get("decision") or "", row.get("reason") or ""
-        if not isinstance(name, str) or not name:
-            raise InputError("has no id", path, number)
-        if not isinstance(decision, str) or (decision := decision.strip().lower()) not in DECISIONS:
-            raise InputError(f"decision {row['decision']!r} is not accept, reject, edit or nothing", path, number)
-        if name in review:
-            raise InputError(f"{name} comes twice", path, number)
-        if not isinstance(reason, str) or (decision == "edit" and not reason.strip()):
-            raise InputError(f"{name}: an edit needs the new reason", path, number)
-        review[name] = (decision, " ".join(reason.split()), number)
-    return review
-
-
-def _read_csv(path: Path) -> Iterable[tuple[int, dict]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(error.strerror.lower(), path) from None
-    except UnicodeDecodeError:
-        raise InputError("is not UTF-8 (in a spreadsheet program, save as CSV UTF-8)", path) from None
-    header = text.partition("\n")[0]
-    # spreadsheet programs of many countries write semicolons
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=";" if ";" in header else ",", strict=True)
-    try:
-        for column in ("id", "decision"):
-            if column not in (reader.fieldnames or ()):
-                raise InputError(f"has no column {column}", path, 1)
-        for row in reader:
-            if None in row or None in row.values():
-                raise InputError("has more or fewer fields than the header", path, reader.line_num)
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise InputError(f"is not CSV: {error}", path, reader.line_num) from None
-
-
-def apply_review(records: Iterable[dict], review: str | Path) -> list[dict]:
-    """ERI records with a review file applied, in the same order; those still kept aside have the key `rejected`.
-
-    records: as in eri.jsonl and rejected.jsonl; decisions of an earlier review are undone first, so applying a review
-    twice changes nothing. An edited record keeps the model's text as `model_reason`. Raises `InputError` for an id
-    that no record has, for an accept without a reason to accept, and for a changed reason without `edit`.
-    """
-    decisions = read_review(review)
-    result = [_as_made(record) for record in records]
-    by_id = {record["id"]: record for record in result}
-    for name, (decision, reason, number) in decisions.items():
-        record = by_id.get(name)
-        if record is None:
-            raise InputError(f"no record has the id {name}", review, number)
-        if decision in ("", "accept") and reason and reason != " ".join(record["reason"].split()):
-            raise InputError(f"{name}: the reason was changed; write edit as its decision", review, number)
-        if decision == "accept" and not record["reason"]:
-            raise InputError(f"{name}: there is no reason to accept; edit it or reject it", review, number)
-        if not decision:
-            continue
-        record["review"] = decision
-        if "rejected" in record and decision != "reject":
-            record["overruled"] = record.pop("rejected")
-        if decision == "edit":
-            record["model_reason"], record["reason"] = record["reason"], reason
-            record["clues"] = record["clues"] or {"character": "", "scene": ""}
-        elif decision == "reject":
-            record.setdefault("rejected", {"pass": "review", "rule": "reviewer", "detail": "rejected by a person"})
-    return result
-
-
-def _as_made(record: dict) -> dict:
-    record = dict(record)
-    record.pop("review", None)
-    if "overruled" in record:
-        record["rejected"] = record.pop("overruled")
-    elif record.get("rejected", {}).get("pass") == "review":
-        del record["rejected"]
-    if "model_reason" in record:
-        record["reason"] = record.pop("model_reason")
-    return record
-
-
-def read_eri(file: str | Path, review: str | Path | None = None) -> list[dict]:
-    """The records of an eri.jsonl that training may use; with `review`, after it.
-
-    A review may bring back what quality control kept aside, so a rejected.jsonl beside the file is read, too. Raises
-    `InputError` for a record without id, reason, clues or label, and for an id that comes twice.
-    """
-    records: dict[str, dict] = {}
-    aside = Path(file).with_name("rejected.jsonl")
-    for path in (Path(file), aside) if review and aside.exists() else (Path(file),):
-        for number, record in read_rows(path):
-            if lacks := [key for key in ("id", "reason", "clues", "label") if key not in record]:
-                raise InputError(f"has no {lacks[0]}", path, number)
-            if not isinstance(record["id"], str) or not isinstance(record["reason"], str):
-                raise InputError("id and reason must be texts", path, number)
-            if record["id"] in records:
-                raise InputError(f"duplicate id {record['id']}", path, number)
-            records[record["id"]] = record
-    result = apply_review(records.values(), review) if review else list(records.values())
-    return [record for record in result if "rejected" not in record]
-
-
 # Output
 
 
@@ -480,31 +356,6 @@ def write_results(out: Path, records: list[dict]) -> dict:
         "rejected_by_rule": dict(sorted(kept_aside.items())),
         "reviewed": dict(sorted(Counter(r["review"] for r in records if "review" in r).items())),
     }
-
-
-def write_sheet(path: Path, records: list[dict], clips: dict[str, Clip]) -> bool:
-    """Write the review sheet, decisions empty, unless one is there: somebody may be filling it in."""
-    if path.exists():
-        return False
-    with atomic_open(path) as file:
-        file.write("\ufeff")  # spreadsheet programs take a file without it for the local 8-bit encoding
-        sheet = csv.DictWriter(file, SHEET, lineterminator="\r\n")
-        sheet.writeheader()
-        for record in records:
-            clip, made = clips[record["id"]], _as_made(record)
-            sheet.writerow(
-                {
-                    "id": clip.id,
-                    "decision": "",
-                    "reason": made["reason"],
-                    "label": clip.label,
-                    "transcript": clip.transcript,
-                    **(made["clues"] or {"character": "", "scene": ""}),
-                    "rejected": "{pass}.{rule}: {detail}".format_map(made["rejected"]) if "rejected" in made else "",
-                    "media": clip.media,
-                }
-            )
-    return True
 
 
 def _cost(totals: dict[str, dict], models: dict[str, str], prices: dict) -> None:
@@ -570,7 +421,8 @@ def main(argv: list[str] | None = None) -> int:
     waiting = Counter(r["rejected"]["pass"] for r in records if r.get("rejected", {}).get("rule") == "unanswered")
     if args.review:
         records = apply_review(records, args.review)
-    new_sheet = write_sheet(out / "review.csv", records, making.by_id)
+    seen = {clip.id: {"transcript": clip.transcript, "media": clip.media} for clip in clips}
+    new_sheet = write_sheet(out / "review.csv", records, seen)
     _cost(totals, models, config["prices"])
     report = write_results(out, records) | {
         "waiting_for_an_answer": dict(waiting),

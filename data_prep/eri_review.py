@@ -1,0 +1,154 @@
+"""The manual curation of ERI data: a sheet for a person to fill in, and its decisions applied to the records.
+
+    python -m data_prep.eri --out DIR --review DIR/review.csv
+
+`data_prep.eri` writes the sheet; any CSV or JSON lines file with the keys id, decision and reason is read. Decisions:
+accept, reject, edit (with the new text under reason), or nothing, which leaves it to quality control.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+from swift_plugins.files import InputError, atomic_open, read_rows
+
+DECISIONS = ("", "accept", "reject", "edit")
+SHEET = ("id", "decision", "reason", "label", "transcript", "character", "scene", "rejected", "media")
+
+
+def read_review(file: str | Path) -> dict[str, tuple[str, str, int]]:
+    """id → (decision, reason, row) from CSV (columns id, decision, reason; others ignored) or JSON lines.
+
+    Raises `InputError` for a missing column,
+    an unknown decision, an id that comes twice, an edit without a reason.
+    """
+    path = Path(file)
+    if path.suffix.lower() in (".jsonl", ".gz"):
+        rows: Iterable[tuple[int, dict]] = read_rows(path)
+    elif path.suffix.lower() == ".csv":
+        rows = _read_csv(path)
+    else:
+        raise InputError("a review is a .csv or a .jsonl file", path)
+    review: dict[str, tuple[str, str, int]] = {}
+    for number, row in rows:
+        name, decision, reason = row.get("id"), row.get("decision") or "", row.get("reason") or ""
+        if not isinstance(name, str) or not name:
+            raise InputError("has no id", path, number)
+        if not isinstance(decision, str) or (decision := decision.strip().lower()) not in DECISIONS:
+            raise InputError(f"decision {row['decision']!r} is not accept, reject, edit or nothing", path, number)
+        if name in review:
+            raise InputError(f"{name} comes twice", path, number)
+        if not isinstance(reason, str) or (decision == "edit" and not reason.strip()):
+            raise InputError(f"{name}: an edit needs the new reason", path, number)
+        review[name] = (decision, " ".join(reason.split()), number)
+    return review
+
+
+def _read_csv(path: Path) -> Iterable[tuple[int, dict]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(error.strerror.lower(), path) from None
+    except UnicodeDecodeError:
+        raise InputError("is not UTF-8 (in a spreadsheet program, save as CSV UTF-8)", path) from None
+    header = text.partition("\n")[0]
+    # spreadsheet programs of many countries write semicolons
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=";" if ";" in header else ",", strict=True)
+    try:
+        for column in ("id", "decision"):
+            if column not in (reader.fieldnames or ()):
+                raise InputError(f"has no column {column}", path, 1)
+        for row in reader:
+            if None in row or None in row.values():
+                raise InputError("has more or fewer fields than the header", path, reader.line_num)
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise InputError(f"is not CSV: {error}", path, reader.line_num) from None
+
+
+def apply_review(records: Iterable[dict], review: str | Path) -> list[dict]:
+    """ERI records with a review file applied, in the same order; those still kept aside have the key `rejected`.
+
+    records: as in eri.jsonl and rejected.jsonl; decisions of an earlier review are undone first, so applying a review
+    twice changes nothing. An edited record keeps the model's text as `model_reason`. Raises `InputError` for an id
+    that no record has, for an accept without a reason to accept, and for a changed reason without `edit`.
+    """
+    decisions = read_review(review)
+    result = [_as_made(record) for record in records]
+    by_id = {record["id"]: record for record in result}
+    for name, (decision, reason, number) in decisions.items():
+        record = by_id.get(name)
+        if record is None:
+            raise InputError(f"no record has the id {name}", review, number)
+        if decision in ("", "accept") and reason and reason != " ".join(record["reason"].split()):
+            raise InputError(f"{name}: the reason was changed; write edit as its decision", review, number)
+        if decision == "accept" and not record["reason"]:
+            raise InputError(f"{name}: there is no reason to accept; edit it or reject it", review, number)
+        if not decision:
+            continue
+        record["review"] = decision
+        if "rejected" in record and decision != "reject":
+            record["overruled"] = record.pop("rejected")
+        if decision == "edit":
+            record["model_reason"], record["reason"] = record["reason"], reason
+            record["clues"] = record["clues"] or {"character": "", "scene": ""}
+        elif decision == "reject":
+            record.setdefault("rejected", {"pass": "review", "rule": "reviewer", "detail": "rejected by a person"})
+    return result
+
+
+def _as_made(record: dict) -> dict:
+    record = dict(record)
+    record.pop("review", None)
+    if "overruled" in record:
+        record["rejected"] = record.pop("overruled")
+    elif record.get("rejected", {}).get("pass") == "review":
+        del record["rejected"]
+    if "model_reason" in record:
+        record["reason"] = record.pop("model_reason")
+    return record
+
+
+def read_eri(files: Iterable[str | Path], review: str | Path | None = None) -> list[dict]:
+    """The records of eri.jsonl files that training may use; with `review`, after it.
+
+    A review may bring back what quality control kept aside, so a rejected.jsonl beside a file is read, too. Raises
+    `InputError` for a record without id, reason, clues or label, and for an id that comes twice.
+    """
+    records: dict[str, dict] = {}
+    files = [Path(file) for file in files]
+    aside = [file.with_name("rejected.jsonl") for file in files] if review else []
+    for path in [*files, *(file for file in aside if file.exists())]:
+        for number, record in read_rows(path):
+            if lacks := [key for key in ("id", "reason", "clues", "label") if key not in record]:
+                raise InputError(f"has no {lacks[0]}", path, number)
+            if not isinstance(record["id"], str) or not isinstance(record["reason"], str):
+                raise InputError("id and reason must be texts", path, number)
+            if record["id"] in records:
+                raise InputError(f"duplicate id {record['id']}", path, number)
+            records[record["id"]] = record
+    result = apply_review(records.values(), review) if review else list(records.values())
+    return [record for record in result if "rejected" not in record]
+
+
+def write_sheet(path: Path, records: Iterable[dict], seen: dict[str, dict]) -> bool:
+    """Write the sheet, decisions empty, unless one is there: somebody may be filling it in.
+
+    seen: per id the `transcript` and `media` that help to decide.
+    """
+    if path.exists():
+        return False
+    with atomic_open(path) as file:
+        file.write("\ufeff")  # spreadsheet programs take a file without it for the local 8-bit encoding
+        sheet = csv.DictWriter(file, SHEET, lineterminator="\r\n")
+        sheet.writeheader()
+        for record in records:
+            made = _as_made(record)
+            rejected = "{pass}.{rule}: {detail}".format_map(made["rejected"]) if "rejected" in made else ""
+            row = {"id": made["id"], "decision": "", "reason": made["reason"], "label": made["label"]}
+            row |= made["clues"] or {"character": "", "scene": ""}
+            sheet.writerow(row | {"rejected": rejected} | seen[made["id"]])
+    return True
