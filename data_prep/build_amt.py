@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from data_prep import ecf, leakage, media, meld, mosei, prompts
+from data_prep import ecf, eri_review, leakage, media, meld, mosei, prompts
 from data_prep.sample import Fault, Sample
 from swift_plugins.files import InputError, read_json, read_rows, run_cli, write_json, write_rows
 from swift_plugins.tasks import TASKS, split_channel
@@ -327,6 +327,9 @@ def main() -> int:
     parser.add_argument("--fer", type=Path, action="append", metavar="FILE", help="default: DIR/fer.jsonl")
     parser.add_argument("--eri", type=Path, action="append", metavar="FILE", help="default: DIR/eri.jsonl")
     parser.add_argument(
+        "--review", type=Path, metavar="FILE", help="accept, reject or edit per ERI record (CSV, JSONL)"
+    )
+    parser.add_argument(
         "--media-root",
         type=Path,
         metavar="DIR",
@@ -354,12 +357,14 @@ def main() -> int:
     )
     builder = Builder(args.split, args.out, media_root, prompts.load(args.prompts), options)
     builder.held_out = held_out(options.exclude_leaks, args.split, folders)
+    beside = {name: [f for d in folders.values() if (f := d / f"{name}.jsonl").is_file()] for name in ("fer", "eri")}
+    fer = Records.read(args.fer or beside["fer"], "caption")
+    eri = Records.read(args.eri or beside["eri"], "reason")
+    if args.review:
+        reviewed = eri_review.read_eri(args.eri or beside["eri"], args.review)
+        eri = Records({record["id"]: (record, Path()) for record in reviewed})
     for dataset, folder in folders.items():
-        found = {
-            name: given or [path for path in [folder / f"{name}.jsonl"] if path.is_file()]
-            for name, given in (("fer", args.fer), ("eri", args.eri))
-        }
-        builder.add(dataset, folder, Records.read(found["fer"], "caption"), Records.read(found["eri"], "reason"))
+        builder.add(dataset, folder, fer, eri)
     print(table(builder.write()))
     return 0
 
