@@ -44,6 +44,24 @@ need_model() {
 # The whole checkpoint of a stage that was saved last; empty when there is none. trainer_state.json is written at the
 # end of a save, so a folder without it was cut off by a kill.
 last_checkpoint() {
-    find "$1" -mindepth 2 -maxdepth 2 -path '*/checkpoint-*/trainer_state.json' -printf '%h\n' 2>/dev/null |
-        sort -V | tail -n 1
+    [ -d "$1" ] || return 0
+    find "$1" -mindepth 2 -maxdepth 2 -path '*/checkpoint-*/trainer_state.json' -printf '%h\n' | sort -V | tail -n 1
+}
+
+# FLAGS of swift sft that start training in folder $1, or with RESUME=1 go on from its last whole checkpoint with the
+# same optimizer, random state and data order. DEEPSPEED is zero2 or zero3 (ms-swift's own settings), or a file.
+# Processes are ms-swift's: NPROC_PER_NODE, and for several machines NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT.
+training_flags() {
+    local last
+    last="$(last_checkpoint "$1")"
+    FLAGS=()
+    if [ -n "$last" ]; then
+        [ "${RESUME:-0}" = 1 ] || fail "$1 holds checkpoints already; RESUME=1 goes on from the last, or set another OUTPUT"
+        FLAGS+=(--resume_from_checkpoint "$last")
+    fi
+    if [ -n "${DEEPSPEED:-}" ]; then
+        [[ "$DEEPSPEED" =~ ^zero[23]$ ]] || [ -f "$DEEPSPEED" ] || fail "DEEPSPEED=$DEEPSPEED is not zero2, zero3 or a file"
+        python -c 'import deepspeed' 2>/dev/null || fail "DEEPSPEED=$DEEPSPEED needs the package deepspeed"
+        FLAGS+=(--deepspeed "$DEEPSPEED")
+    fi
 }

@@ -10,6 +10,7 @@ that stock transformers loads, because a native `config.json` beside original we
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +34,7 @@ from transformers.core_model_loading import (
     revert_weight_conversion,
 )
 
-from swift_plugins.files import InputError, read_json, write_json
+from swift_plugins.files import InputError, read_json, run_cli, write_json
 
 IMAGE_TOKEN = "<IMG_CONTEXT>"
 INDEX = "model.safetensors.index.json"
@@ -455,6 +456,13 @@ def save_internvl2_original(
     write_json(Path(out) / "preprocessor_config.json", preprocessor_config(config.get("force_image_size") or 448))
 
 
+def tile_side(config: InternVLConfig) -> int:
+    """Pixels of a tile's side, from the tokens that one tile makes."""
+    patch = config.vision_config.patch_size
+    grid = math.isqrt(config.image_seq_length) / config.downsample_ratio
+    return round(grid) * (patch[0] if isinstance(patch, list | tuple) else patch)
+
+
 def preprocessor_config(side: int) -> dict:
     """What an image processor must do for tiles of `side` pixels: ImageNet statistics, bicubic, no cropping."""
     return {
@@ -633,3 +641,15 @@ def register() -> None:
         ),
         exist_ok=True,
     )
+
+
+def main() -> None:
+    """Complete an exported folder with the preprocessing of its tiles (shell/export.sh runs this)."""
+    folder = Path(sys.argv[1])
+    config = read_config(folder)
+    if config.get("model_type") == "internvl":
+        write_json(folder / "preprocessor_config.json", preprocessor_config(tile_side(native_config(folder))))
+
+
+if __name__ == "__main__":
+    run_cli(main)

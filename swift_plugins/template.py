@@ -11,7 +11,6 @@ They are no part of a checkpoint: repeat for inference what training used.
 
 from __future__ import annotations
 
-import math
 import os
 from functools import partial
 
@@ -24,7 +23,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 
 from swift_plugins.files import InputError
 from swift_plugins.frames import Source, sample_frames
-from swift_plugins.internvl2 import IMAGE_TOKEN, KINDS, NATIVE_KINDS, preprocessor_config
+from swift_plugins.internvl2 import IMAGE_TOKEN, KINDS, NATIVE_KINDS, preprocessor_config, tile_side
 
 SYSTEM = "You are an sentiment and emotion analysis expert."  # sic: a parameter of the paper's scripts
 IMAGE = ["<img>", [-100], "</img>\n"]
@@ -68,11 +67,8 @@ class EmoverseTemplate(Template):
             if value < 1:
                 raise ValueError(f"{name.upper()} must be 1 or more, not {value}")
             setattr(self, name, value)
-        patch = self.config.vision_config.patch_size
-        patch = patch[0] if isinstance(patch, list | tuple) else patch
-        side = round(math.isqrt(self.config.image_seq_length) / self.config.downsample_ratio) * patch
         self.image_processor = GotOcr2ImageProcessorPil(
-            **{k: v for k, v in preprocessor_config(side).items() if k != "image_processor_type"}
+            **{k: v for k, v in preprocessor_config(tile_side(self.config)).items() if k != "image_processor_type"}
         )
         expected = KINDS[NATIVE_KINDS[self.config.text_config.model_type]].template
         if self.template_meta.template_type != expected:

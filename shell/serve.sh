@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Serve a trained model over the OpenAI protocol: bash shell/serve.sh [flags of swift deploy]
+#   CHECKPOINT  an adapter folder (default: the last checkpoint of stage 2, else of stage 1)
+#   MERGED      a merged folder instead of an adapter; MODEL the base model, where it has moved since training
+#   HOST, PORT  where to listen (default 127.0.0.1:8000); set API_KEY to ask clients for it
+# Clients send clips and pictures as data URLs: tests/test_serving.py shows it with the openai package.
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+if [ -n "${MERGED:-}" ]; then
+    [ -f "$MERGED/config.json" ] || fail "MERGED=$MERGED: holds no config.json"
+    SERVED=(--model "$MERGED" --model_type emoverse)
+else
+    CHECKPOINT="${CHECKPOINT:-$(last_checkpoint "$OUTPUT/stage2")}"
+    CHECKPOINT="${CHECKPOINT:-$(last_checkpoint "$OUTPUT/stage1")}"
+    [ -n "$CHECKPOINT" ] || fail "$OUTPUT holds no checkpoint; train first, or set CHECKPOINT or MERGED"
+    [ -f "$CHECKPOINT/adapter_config.json" ] || fail "CHECKPOINT=$CHECKPOINT: holds no adapter"
+    SERVED=(--adapters "$CHECKPOINT" ${MODEL:+--model "$MODEL"})
+fi
+exec swift deploy "${SERVED[@]}" --served_model_name emoverse --infer_backend transformers --temperature 0 \
+    --host "${HOST:-127.0.0.1}" --port "${PORT:-8000}" --external_plugins "$PLUGIN" "$@"
