@@ -77,8 +77,11 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(word for word in WORD.findall(text) if word not in UNTELLING)
 
 
-class _Side:
-    """The conversations of one side, their normalised lines, and where each telling key occurs."""
+class Side:
+    """The conversations of some samples, their normalised lines, and where each telling key occurs.
+
+    Conversations are told by the ids, lines are ordered by `Sample.index`.
+    """
 
     def __init__(self, samples: Iterable[Sample]):
         self.ids: dict[str, list[str]] = defaultdict(list)
@@ -107,18 +110,25 @@ def _keys(lines: list[str]) -> set[object]:
     return keys
 
 
-def link(left: Iterable[Sample], right: Iterable[Sample]) -> list[Link]:
-    """Pairs of samples that hold the same line of the same conversation, each sample in one pair at most.
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """What two sides share: the conversations of the left one that stand wholly or partly in the right one, and links.
 
-    Conversations are told by the ids, lines are ordered by `Sample.index`. A conversation is never linked to itself,
-    so a split may be given twice to find what it holds twice.
+    Each sample is in one link at most; where a scene stands twice on one side, both copies are in `conversations`.
     """
-    left, right = _Side(left), _Side(right)
+
+    conversations: set[str]
+    links: list[Link]
+
+
+def compare(left: Side, right: Side) -> Overlap:
+    """Search the left side for what stands in the right one; a conversation is never compared with itself."""
+    found = list(_alignments(left, right))
     used_left: dict[str, set[int]] = defaultdict(set)
     used_right: dict[str, set[int]] = defaultdict(set)
     links = []
     # The best alignment takes its lines first; what is left of both conversations may be aligned elsewhere.
-    for first in sorted(_alignments(left, right), key=lambda item: (-item.evidence, item.a, item.b)):
+    for first in sorted(found, key=lambda item: (-item.evidence, item.a, item.b)):
         a, b, best = first.a, first.b, first
         if used_left[a] or used_right[b]:
             best = _align(left, a, right, b, used_left[a], used_right[b])
@@ -126,15 +136,12 @@ def link(left: Iterable[Sample], right: Iterable[Sample]) -> list[Link]:
             used_left[a].add(i)
             used_right[b].add(j)
             links.append(Link(left.ids[a][i], right.ids[b][j], similarity))
-    return links
+    return Overlap({alignment.a for alignment in found}, links)
 
 
 def linked_conversations(samples: Iterable[Sample], others: Iterable[Sample]) -> set[str]:
-    """The conversations of `samples`, as `conversation_id` writes them, that stand wholly or partly in `others`.
-
-    More than `link` finds: where a dataset holds a scene twice, both copies are named.
-    """
-    return {alignment.a for alignment in _alignments(_Side(samples), _Side(others))}
+    """The conversations of `samples`, as `conversation_id` writes them, that stand wholly or partly in `others`."""
+    return {alignment.a for alignment in _alignments(Side(samples), Side(others))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +154,14 @@ class _Alignment:
     pairs: list[tuple[int, int, float]]
 
 
-def _alignments(left: _Side, right: _Side) -> Iterator[_Alignment]:
+def _alignments(left: Side, right: Side) -> Iterator[_Alignment]:
     for a, lines in left.lines.items():
         for b in _candidates(lines, left, right):
             if a != b and (alignment := _align(left, a, right, b)):
                 yield alignment
 
 
-def _candidates(lines: list[str], left: _Side, right: _Side) -> list[str]:
+def _candidates(lines: list[str], left: Side, right: Side) -> list[str]:
     votes: Counter[str] = Counter()
     for key in _keys(lines):
         places = right.where.get(key, ())
@@ -165,7 +172,7 @@ def _candidates(lines: list[str], left: _Side, right: _Side) -> list[str]:
 
 
 def _align(
-    left: _Side, a: str, right: _Side, b: str, used_left: Collection[int] = (), used_right: Collection[int] = ()
+    left: Side, a: str, right: Side, b: str, used_left: Collection[int] = (), used_right: Collection[int] = ()
 ) -> _Alignment | None:
     """The best in-order alignment of two conversations, leaving out used lines; None where too little speaks for it."""
     lines_a, lines_b = left.lines[a], right.lines[b]

@@ -8,6 +8,7 @@ Layout of DIR: the CSV files (either published encoding), `train_splits/`, `dev_
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,6 +76,24 @@ def read(root: Path, split: str, faults: list[Fault]) -> Iterator[Sample]:
             conversation=conversations[dialogue],
             index=index,
         )
+
+
+def durations(root: Path, split: str) -> dict[str, float]:
+    """Seconds from StartTime to EndTime by sample id, as far as the times can be read and are not zero."""
+    seconds = {}
+    path = Path(root) / f"{split}_sent_emo.csv"
+    for line, row in read_table(path, COLUMNS):
+        start, end = (_seconds(row.get(column, "")) for column in ("StartTime", "EndTime"))
+        if start is not None and end is not None and end > start:
+            key = clip(_whole(row, "Dialogue_ID", path, line), _whole(row, "Utterance_ID", path, line))
+            seconds[f"meld/{split}/{key}"] = end - start
+    return seconds
+
+
+def _seconds(time: str) -> float | None:
+    """`00:20:57,256` in seconds."""
+    match = re.fullmatch(r"(\d+):(\d+):(\d+)[,.](\d{1,3})", time.strip())
+    return match and int(match[1]) * 3600 + int(match[2]) * 60 + int(match[3]) + int(match[4].ljust(3, "0")) / 1000
 
 
 def clip(dialogue: int, utterance: int) -> str:

@@ -22,7 +22,7 @@ transcripts, which is enough for counts and for tasks that read the picture alon
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from data_prep.sample import Fault, Sample
@@ -63,8 +63,12 @@ def read(
         rows[key] = line, row, number(row[columns["score"]], columns["score"], path, line, -3, 3)
     if has_text:
         emotions = _emotions(root, {key: score for key, (_, _, score) in rows.items()}, faults)
+        if strangers := [f"{video}/{clip}" for video, clip in emotions if (video, clip) not in rows]:
+            detail = f"{len(strangers)} rows join to no clip of label.csv, the first is {strangers[0]}"
+            faults.append(Fault("unjoined_emotions", "emotions.csv", detail))
     else:
         emotions = {key: _scores(row, path, line) for key, (line, row, _) in rows.items()}
+        _report_below_zero((row.get("start", "") for _, row, _ in rows.values()), path, faults)
         faults.append(Fault("no_transcripts", f"mosei/{split}", f"{path.name} holds labels without transcripts"))
     for key, (_, row, score) in rows.items():
         if row["mode"].strip() != MODES[split]:
@@ -86,6 +90,21 @@ def read(
             sentiment="positive" if score > 0 else "negative" if score < 0 else "neutral",
             score=score,
         )
+
+
+def durations(root: Path, split: str) -> dict[str, float]:
+    """Seconds of each clip by sample id, where `emotions.csv` or the file of labels gives `start` and `end`."""
+    root = Path(root)
+    labels, has_text = _labels(root)
+    modes = {_key(row, labels, line): row["mode"].strip() for line, row in read_table(labels, (*KEYS, "mode"))}
+    times = root / "emotions.csv" if has_text else labels
+    seconds = {}
+    for line, row in read_table(times, KEYS) if times.is_file() else ():
+        key = _key(row, times, line)
+        if modes.get(key) == MODES[split] and row.get("start") and row.get("end"):
+            start, end = (number(row[column], column, times, line, -1e6, 1e6) for column in ("start", "end"))
+            seconds[f"mosei/{split}/{key[0]}/{key[1]}"] = end - max(start, 0.0)
+    return seconds
 
 
 def _labels(root: Path) -> tuple[Path, bool]:
@@ -111,11 +130,14 @@ def _emotions(
     path = root / "emotions.csv"
     if path.is_file():
         emotions: dict[tuple[str, str], tuple[float, ...]] = {}
+        starts = []
         for line, row in read_table(path, [*KEYS, *EMOTIONS]):
+            starts.append(row.get("start", ""))
             key = _key(row, path, line)
             if key in emotions:
                 raise InputError(f"repeats clip {key[0]}/{key[1]}", path, line)
             emotions[key] = _scores(row, path, line)
+        _report_below_zero(starts, path, faults)
         return emotions
     path = root / "sdk_segments.csv"
     if path.is_file():
@@ -128,16 +150,15 @@ def _join_segments(
     path: Path, scores: dict[tuple[str, str], float], faults: list[Fault]
 ) -> dict[tuple[str, str], tuple[float, ...]]:
     segments: dict[str, list[tuple[float, float, float, tuple[float, ...]]]] = {}
-    below_zero = 0
+    starts = []
     for line, row in read_table(path, ["video_id", "start", "end", "sentiment", *EMOTIONS]):
         video = identifier(row["video_id"], "video_id", path, line)
         start = number(row["start"], "start", path, line, -1e6, 1e6)
-        below_zero += start < 0
+        starts.append(row["start"])
         end = number(row["end"], "end", path, line, -1e6, 1e6)
         sentiment = number(row["sentiment"], "sentiment", path, line, -3, 3)
         segments.setdefault(video, []).append((start, end, sentiment, _scores(row, path, line)))
-    if below_zero:
-        faults.append(Fault("start_below_zero", path.name, f"{below_zero} segments start below zero; order kept"))
+    _report_below_zero(starts, path, faults)
     clips: dict[str, list[str]] = {}
     for video, clip in scores:
         if not (clip.isascii() and clip.isdigit()):
@@ -159,6 +180,11 @@ def _join_segments(
             else:
                 waiting = waiting[1:]
     return emotions
+
+
+def _report_below_zero(starts: Iterable[str], path: Path, faults: list[Fault]) -> None:
+    if count := sum(start.strip().startswith("-") for start in starts):
+        faults.append(Fault("start_below_zero", path.name, f"{count} segments start below zero; taken as zero"))
 
 
 def _emotion(scores: tuple[float, ...], sample_id: str, faults: list[Fault], ties: str, all_zero: str) -> str | None:

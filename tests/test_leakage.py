@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep import ecf, meld
-from data_prep.leakage import conversation_id, link, linked_conversations, words
+from data_prep.leakage import Side, compare, conversation_id, linked_conversations, words
 from data_prep.sample import Sample
 
 SHARED = Path(os.environ.get("EMOVERSE_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data"
@@ -27,6 +27,10 @@ def talk(conversation, *lines):
         Sample(f"{conversation}{joint}{i}", dataset, split, text, speaker=speaker, index=i)
         for i, (speaker, text) in enumerate(lines, 1)
     ]
+
+
+def link(left, right):
+    return compare(Side(left), Side(right)).links
 
 
 SCENE = (
