@@ -57,34 +57,11 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def flatten(figures: dict, prefix: str = "") -> dict[str, object]:
-    """{"paper": {"f1": 0.5}} → {"paper f1": 0.5}: one line of a table each."""
-    result = {}
-    for key, value in figures.items():
-        result |= flatten(value, f"{prefix}{key} ") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return result
-
-
-def percent(metric: str, value: float | None) -> str:
-    """A fraction in per cent; MAE and correlation are no fractions and stay as they are."""
-    if value is None:
-        return ""
-    return f"{value:.4f}" if metric in ("mae", "corr") else f"{100 * value:.2f}"
-
-
 def table(block: dict) -> list[str]:
     """Lines of one channel's table."""
-    columns = {reading: flatten(block[reading]) for reading in scores.READINGS}
-    columns |= {name: flatten(figures) for name, figures in block["baselines"].items()}
-    if "published" in block:
-        columns[block["published"]["name"]] = flatten(block["published"]["figures"])
-    metrics = list(columns["strict"])
-    cells = {name: [percent(metric, column.get(metric)) for metric in metrics] for name, column in columns.items()}
-    if "intervals" in block:
-        ranges = flatten(block["intervals"]["strict"])
-        own = {"95 % (strict)": [" – ".join(percent(metric, end) for end in ranges[metric]) for metric in metrics]}
-        cells = {"strict": cells.pop("strict")} | own | cells
-    lines = [["", *cells]] + [list(line) for line in zip(metrics, *cells.values(), strict=True)]
+    columns = scores.columns(block)
+    lines = [["", *columns]]
+    lines += [[metric, *(column.get(metric, "") for column in columns.values())] for metric in columns["strict"]]
     first, *widths = (max(map(len, column)) for column in zip(*lines, strict=True))
     return [
         f"  {line[0]:<{first}}" + "".join(f"  {cell:>{width}}" for cell, width in zip(line[1:], widths, strict=True))
@@ -127,9 +104,9 @@ def changes(blocks: dict, before: dict) -> dict:
     """{channel: {metric: [before, now]}} of the strict reading, for the channels that both have."""
     return {
         name: {
-            metric: [earlier, flatten(blocks[name]["strict"])[metric]]
-            for metric, earlier in flatten(before[name]["strict"]).items()
-            if metric in flatten(blocks[name]["strict"])
+            metric: [earlier, scores.flatten(blocks[name]["strict"])[metric]]
+            for metric, earlier in scores.flatten(before[name]["strict"]).items()
+            if metric in scores.flatten(blocks[name]["strict"])
         }
         for name in blocks
         if name in before
@@ -143,7 +120,7 @@ def print_changes(blocks: dict, before: dict) -> None:
         if before[name]["n"] != blocks[name]["n"]:
             print(f"  {name}: n was {before[name]['n']:,} and is {blocks[name]['n']:,}: not the same rows")
         for metric, (earlier, now) in metrics.items():
-            figures = f"{percent(metric, earlier):>8} → {percent(metric, now):>6}"
+            figures = f"{scores.percent(metric, earlier):>8} → {scores.percent(metric, now):>6}"
             scale = 1 if metric in ("mae", "corr") else 100
             print(f"  {name:<12} {metric:<28}{figures}  {scale * (now - earlier):+7.2f}")
     for name in sorted(before.keys() ^ blocks.keys()):

@@ -200,19 +200,21 @@ def set_scores(counts: Counter, members: Iterable[Hashable]) -> dict:
 
 
 def text_counts(golds: Iterable[str], predictions: Iterable[str | None]) -> Counter:
-    """Additive statistics of BLEU (sacrebleu, 13a tokens) and ROUGE-L F (rouge-score, no stemming).
+    """Additive statistics of BLEU (sacrebleu, 13a tokens) and ROUGE-L F (rouge-score's tokens, no stemming).
 
-    An unparsed response is an empty text. Slower than the rest of this module: about 1 ms per row.
+    An unparsed response is an empty text. The slowest of all counts: about 0.1 ms per row.
     """
-    import sacrebleu
-    from rouge_score.rouge_scorer import RougeScorer
+    from rapidfuzz.distance import LCSseq  # the longest common subsequence, three times as fast as rouge-score's
+    from rouge_score.tokenize import tokenize
+    from sacrebleu.metrics import BLEU
 
-    counts, scorer = Counter(), RougeScorer(["rougeL"])
+    counts, scorer = Counter(), BLEU(effective_order=True)
     for gold, prediction in zip(golds, predictions, strict=True):
         text = prediction or ""
-        bleu = sacrebleu.sentence_bleu(text, [gold])
+        bleu = scorer.sentence_score(text, [gold])
+        words = tokenize(gold, None), tokenize(text, None)
         counts["n"] += 1
-        counts["rouge_l"] += scorer.score(gold, text)["rougeL"].fmeasure
+        counts["rouge_l"] += ratio(2 * LCSseq.similarity(*words), len(words[0]) + len(words[1]))
         counts["sys_len"] += bleu.sys_len
         counts["ref_len"] += bleu.ref_len
         for order, (correct, total) in enumerate(zip(bleu.counts, bleu.totals, strict=True)):

@@ -29,7 +29,7 @@ EXCLUSIONS = {
 }
 
 _CLIP = re.compile(r"(.*dia[0-9]+)_?utt([0-9]+)(?:\.[^/]*)?$")
-_LINE = re.compile(r"^([0-9]{1,6})_([a-z]+)\. .*$", re.MULTILINE)  # a line of an ECPE conversation: `3_joy. Ross: …`
+LINE = re.compile(r"^([0-9]{1,6})_([a-z]+)\. .*$", re.MULTILINE)  # a line of an ECPE conversation: `3_joy. Ross: …`
 _MEDIA_TAG = re.compile(r"<(?:image|video|audio)>")
 _EXAMPLE = 200  # characters of an unparsed response that are kept to be shown
 _MEMO = 256  # responses up to this length are parsed once per distinct text
@@ -114,6 +114,15 @@ def _rows(files: Iterable[Path], exclude: Collection[str], lost: Counter) -> Ite
             lost["truncated"] += 1
 
 
+def reread(files: list[Path], places: Collection[tuple[int, int]]) -> dict[tuple[int, int], dict]:
+    """The rows at some places of files that `read_results` has accepted."""
+    rows = {}
+    for file, line, row in _rows(files, {"truncated"}, Counter()) if places else ():
+        if (file, line) in places:
+            rows[file, line] = row
+    return rows
+
+
 def read_ids(files: Iterable[Path]) -> dict[tuple[str, str, str], deque[str]]:
     """(channel, query, gold) → ids of AMT rows in file order: result rows hold no id, so they are joined by content."""
     ids = defaultdict(deque)
@@ -128,7 +137,7 @@ def _conversation(clip: re.Match | None, lines: dict[int, str], query: str, row:
     if clip:
         return clip[1]
     if lines:
-        return hash(frozenset(match[0] for match in _LINE.finditer(query)))
+        return hash(frozenset(match[0] for match in LINE.finditer(query)))
     return row
 
 
@@ -205,7 +214,7 @@ def read_results(
         waiting = ids.get((name, query, gold_text))
         clip = _CLIP.match(waiting.popleft() if waiting else media[-1] if media else "")
         if channel.task.key == "ecpe":
-            lines = {int(match[1]): match[2] for match in _LINE.finditer(query)}
+            lines = {int(match[1]): match[2] for match in LINE.finditer(query)}
             conversation = _conversation(clip, lines, query, len(order))
             channel.keys.append(conversation)
             channel.units.append(conversation)

@@ -4,6 +4,8 @@ import math
 import random
 
 import pytest
+import sacrebleu
+from rouge_score.rouge_scorer import RougeScorer
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from swift_plugins import metrics
@@ -151,13 +153,14 @@ def test_text_overlap(golds, predictions, bleu, rouge_l, reason):
     assert (result["bleu"], result["rouge_l"]) == pytest.approx((bleu, rouge_l)), reason
 
 
-def test_corpus_bleu_is_sacrebleu_s():
-    import sacrebleu
-
+def test_bleu_is_sacrebleu_s_and_rouge_is_rouge_score_s():
     golds = ["he smiles at her because he won the race", "her voice is low and she looks away from him"]
     texts = ["he smiles because he won the big race today", "she looks away and her voice is low"]
-    expected = sacrebleu.corpus_bleu(texts, [golds]).score / 100
-    assert metrics.text_overlap(metrics.text_counts(golds, texts))["bleu"] == pytest.approx(expected)
+    result = metrics.text_overlap(metrics.text_counts(golds, texts))
+    assert result["bleu"] == pytest.approx(sacrebleu.corpus_bleu(texts, [golds]).score / 100)
+    scorer = RougeScorer(["rougeL"])
+    rouge = [scorer.score(gold, text)["rougeL"].fmeasure for gold, text in zip(golds, texts, strict=True)]
+    assert result["rouge_l"] == pytest.approx(sum(rouge) / 2)
 
 
 def test_bootstrap_is_seeded_and_covers_the_known_width():
