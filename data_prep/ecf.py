@@ -131,3 +131,23 @@ def _whole(value: object, path: Path, where: str) -> int:
     if isinstance(value, bool) or not (text.isascii() and text.isdigit()) or len(text) > 6:
         raise InputError(f"{value!r} is not a whole number", path, where)
     return int(text)
+
+
+def durations(root: Path, split: str) -> dict[str, float]:
+    """Seconds of each clip by sample id, where the file gives `video_source`: episode, start, end."""
+    seconds = {}
+    for conversation in read_json(Path(root) / f"Subtask_2_{split}.json"):
+        for entry in conversation["conversation"]:
+            source = entry.get("video_source") or ()
+            times = [_seconds(time) for time in source[1:3]] if isinstance(source, list) else []
+            if len(times) == 2 and None not in times and times[1] > times[0]:
+                seconds[f"ecf/{split}/dia{conversation['conversation_ID']}utt{entry['utterance_ID']}"] = (
+                    times[1] - times[0]
+                )
+    return seconds
+
+
+def _seconds(time: object) -> float | None:
+    """`00:01:19.037` in seconds."""
+    match = re.fullmatch(r"(\d+):(\d+):(\d+(?:[.,]\d+)?)", str(time).strip())
+    return match and int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3].replace(",", "."))

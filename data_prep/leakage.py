@@ -19,6 +19,7 @@ from itertools import pairwise
 
 import numpy as np
 from rapidfuzz import fuzz, process
+from rapidfuzz.distance import Postfix, Prefix
 
 from data_prep.sample import Sample
 
@@ -39,6 +40,7 @@ CONTRACTIONS = [
         (r"\blet's\b", "let us"),
     )
 ]
+CONTRACTED = re.compile("['’‘`´]|cannot")
 # ECF writes "'s" as "is", and drops it where it is a possessive: neither form tells lines apart.
 UNTELLING = {"s", "is"}
 WORD = re.compile(r"[^\W_]+")
@@ -72,8 +74,9 @@ def conversation_id(sample_id: str) -> str:
 def words(text: str) -> tuple[str, ...]:
     """The lower-case words of a text, contractions written out, as both datasets would have them."""
     text = text.lower()
-    for pattern, full in CONTRACTIONS:
-        text = pattern.sub(full, text)
+    if CONTRACTED.search(text):
+        for pattern, full in CONTRACTIONS:
+            text = pattern.sub(full, text)
     return tuple(word for word in WORD.findall(text) if word not in UNTELLING)
 
 
@@ -176,35 +179,35 @@ def _align(
 ) -> _Alignment | None:
     """The best in-order alignment of two conversations, leaving out used lines; None where too little speaks for it."""
     lines_a, lines_b = left.lines[a], right.lines[b]
-    ratio = process.cdist(lines_a, lines_b, scorer=fuzz.ratio, dtype=np.float32)
-    score = ratio.copy()
-    for i, one in enumerate(lines_a):
-        for j, other in enumerate(lines_b):
-            short, long = sorted((one, other), key=len)
-            if short and (long.startswith(short) or long.endswith(short)):
-                score[i, j] = max(score[i, j], CLIPPED)
+    ratio = _matrix(lines_a, lines_b, fuzz.ratio)
+    length = np.minimum.outer([len(x) for x in lines_a], [len(x) for x in lines_b])
+    telling = np.clip((ratio - ALIKE) / (100 - ALIKE), 0, 1) * length
+    if telling.max(axis=1).sum() < EVIDENCE_WHOLE:
+        return None
+    shared = np.maximum(_matrix(lines_a, lines_b, Prefix.similarity), _matrix(lines_a, lines_b, Postfix.similarity))
+    score = np.where((shared == length) & (length > 0), np.maximum(ratio, CLIPPED), ratio)
     same = np.array([[x == y for y in right.speakers[b]] for x in left.speakers[a]])
     score -= OTHER_SPEAKER * ~same
-    length = np.minimum.outer([len(x) for x in lines_a], [len(x) for x in lines_b])
     gain = np.where(score >= SIMILAR, score / 100 * (1 + length), 0.0)
     gain[list(used_left), :] = 0
     gain[:, list(used_right)] = 0
-    best = np.zeros((len(lines_a) + 1, len(lines_b) + 1))
-    for i in range(len(lines_a)):
-        for j in range(len(lines_b)):
-            best[i + 1, j + 1] = max(best[i, j + 1], best[i + 1, j], best[i, j] + gain[i, j])
+    gains = gain.tolist()
+    best = [[0.0] * (len(lines_b) + 1) for _ in range(len(lines_a) + 1)]
+    for i, row in enumerate(gains):
+        above, here = best[i], best[i + 1]
+        for j, value in enumerate(row):
+            here[j + 1] = max(above[j + 1], here[j], above[j] + value)
     pairs = []
     i, j = len(lines_a), len(lines_b)
     while i and j:
-        if gain[i - 1, j - 1] and best[i, j] == best[i - 1, j - 1] + gain[i - 1, j - 1]:
+        if gains[i - 1][j - 1] and best[i][j] == best[i - 1][j - 1] + gains[i - 1][j - 1]:
             i, j = i - 1, j - 1
             pairs.append((i, j))
-        elif best[i, j] == best[i - 1, j]:
+        elif best[i][j] == best[i - 1][j]:
             i -= 1
         else:
             j -= 1
     pairs.reverse()
-    telling = np.clip((ratio - ALIKE) / (100 - ALIKE), 0, 1) * length
     evidence = sum(telling[i, j] / max(1, left.frequency[lines_a[i]], right.frequency[lines_b[j]]) for i, j in pairs)
     span = max(pairs[-1][0] - pairs[0][0], pairs[-1][1] - pairs[0][1]) + 1 if pairs else 1
     if len(pairs) < DENSITY * span:  # a scene that is cut elsewhere matches line upon line; chance matches lie apart
@@ -214,6 +217,10 @@ def _align(
         return None
     pairs = _fill(pairs, same, used_left, used_right)
     return _Alignment(evidence, a, b, [(i, j, float(ratio[i, j])) for i, j in pairs])
+
+
+def _matrix(lines_a: list[str], lines_b: list[str], scorer) -> np.ndarray:
+    return process.cdist(lines_a, lines_b, scorer=scorer, dtype=np.float32)
 
 
 def _fill(
