@@ -170,52 +170,81 @@ def read_results(
     if task is not None:
         _known(task)
     ids = read_ids(map(Path, rows))
-    channels: dict[str, Channel] = {}
-    lost, known, memo = Counter(), {}, {}
-    identities, order = [], []  # of every row: what it is, and where its answer was put
+    lost = Counter()
+    collector = _Collector(files, exclude, task, ids)
     for file, line, row in _rows(files, exclude, lost):
-        path = files[file]
+        collector.add(file, line, row)
+    _drop_duplicates(files, exclude, collector.identities, collector.order)
+    channels = {name: channel for name, channel in sorted(collector.channels.items()) if channel.golds}
+    if not channels:
+        raise InputError("no row to score", ", ".join(map(str, files)))
+    if lost:
+        next(iter(channels.values())).excluded.update(lost)
+    return channels
+
+
+def group_rows(rows: Iterable[dict]) -> dict[str, Channel]:
+    """Result rows that are in memory (an evaluation during training) as channels; rows without gold are left out."""
+    collector = _Collector([Path("rows")], {"no-gold", "bad-gold"}, None, {})
+    for line, row in enumerate(rows, 1):
+        collector.add(0, line, row)
+    return {name: channel for name, channel in sorted(collector.channels.items()) if channel.golds}
+
+
+class _Collector:
+    """Puts rows into channels. identities, order: of every row what it is, and (channel, index) of its answer."""
+
+    def __init__(self, files: list[Path], exclude: set[str], task: str | None, ids: dict):
+        self.files, self.exclude, self.task, self.ids = files, exclude, task, ids
+        self.channels: dict[str, Channel] = {}
+        self.identities: list = []
+        self.order: list[tuple[Channel, int]] = []
+        self._known: dict[str, tuple[str, bool]] = {}
+        self._memo: dict = {}
+
+    def add(self, file: int, line: int, row: dict) -> None:
+        path = self.files[file]
         if "response" not in row:
             raise InputError("is not a result row: it has no `response`", path, line)
-        name = row.get("channel") or task
+        name = row.get("channel") or self.task
         if name is None:
             raise InputError("has no channel; say which one with --task, such as --task meld.mer", path, line)
-        if name not in known:
+        if name not in self._known:
             try:
-                known[name] = _known(name)
+                self._known[name] = _known(name)
             except InputError as error:
                 raise InputError(error.reason, path, line) from None
-        base, zero = known[name]
-        channel = channels.get(base)
-        if channel is None:
+        base, zero = self._known[name]
+        if base not in self.channels:
             dataset, key, _ = split_channel(base)
-            channel = channels[base] = Channel(base, dataset, TASKS[key])
+            self.channels[base] = Channel(base, dataset, TASKS[key])
+        channel = self.channels[base]
         gold_text = row.get("labels", row.get("label"))
         starts = channel.task.key == "msa" and not channel.golds
         if starts and SENTIMENT_SCORE.strict(gold_text, channel.dataset) is not None:
             channel.task = SENTIMENT_SCORE
         if gold_text is None:
-            if "no-gold" not in exclude:
+            if "no-gold" not in self.exclude:
                 raise InputError("has no gold answer; `--exclude no-gold` leaves such rows out", path, line)
             channel.excluded["no-gold"] += 1
-            continue
-        gold = _parse(channel, memo, gold_text)[0]
+            return
+        gold = self._parse(channel, gold_text)[0]
         if gold is None:
-            if "bad-gold" not in exclude:
+            if "bad-gold" not in self.exclude:
                 shown = str(gold_text)[:60]
                 raise InputError(
                     f"gold answer {shown!r} is not one of {base}; `--exclude bad-gold` leaves such rows out", path, line
                 )
             channel.excluded["bad-gold"] += 1
-            continue
+            return
         response = row["response"]
-        strict, lenient = _parse(channel, memo, response)
+        strict, lenient = self._parse(channel, response)
         media, query = media_of(row), query_of(row)
-        waiting = ids.get((name, query, gold_text))
+        waiting = self.ids.get((name, query, gold_text))
         clip = _CLIP.match(waiting.popleft() if waiting else media[-1] if media else "")
         if channel.task.key == "ecpe":
             lines = {int(match[1]): match[2] for match in LINE.finditer(query)}
-            conversation = _conversation(clip, lines, query, len(order))
+            conversation = _conversation(clip, lines, query, len(self.order))
             channel.keys.append(conversation)
             channel.units.append(conversation)
             channel.targets.append(_target(clip, lines, gold))
@@ -225,19 +254,22 @@ def read_results(
         if strict is None and len(channel.unparsed) < 20:
             shown = response if isinstance(response, str) else json.dumps(response, ensure_ascii=False)
             channel.unparsed.append(((file, line), shown[:_EXAMPLE]))
-        order.append((channel, len(channel.golds)))
-        identities.append((hash((name, query, media)), bool(media)) if media or query else None)
+        self.order.append((channel, len(channel.golds)))
+        self.identities.append((hash((name, query, media)), bool(media)) if media or query else None)
         channel.golds.append(gold)
         channel.strict.append(strict)
         channel.lenient.append(lenient)
         channel.places.append((file, line))
-    _drop_duplicates(files, exclude, identities, order)
-    channels = {name: channel for name, channel in sorted(channels.items()) if channel.golds}
-    if not channels:
-        raise InputError("no row to score", ", ".join(map(str, files)))
-    if lost:
-        next(iter(channels.values())).excluded.update(lost)
-    return channels
+
+    def _parse(self, channel: Channel, response: object) -> tuple[object | None, object | None]:
+        """Strict and lenient reading; short texts are read once, for results repeat a few answers many times."""
+        task, dataset = channel.task, channel.dataset
+        if not isinstance(response, str) or len(response) > _MEMO:
+            return task.strict(response, dataset), task.lenient(response, dataset)
+        key = (channel.name, response)
+        if key not in self._memo:
+            self._memo[key] = task.strict(response, dataset), task.lenient(response, dataset)
+        return self._memo[key]
 
 
 def _known(channel: str) -> tuple[str, bool]:
@@ -251,17 +283,6 @@ def _known(channel: str) -> tuple[str, bool]:
         raise InputError(f"no label set of {key} for dataset {dataset!r}: it is one of {', '.join(labels)}")
     zero = key == "msa" and part == "zero"
     return (f"{dataset}.{key}" if zero else channel), zero
-
-
-def _parse(channel: Channel, memo: dict, response: object) -> tuple[object | None, object | None]:
-    """Strict and lenient reading; short texts are read once, for results repeat a few answers many times."""
-    task, dataset = channel.task, channel.dataset
-    if not isinstance(response, str) or len(response) > _MEMO:
-        return task.strict(response, dataset), task.lenient(response, dataset)
-    key = (channel.name, response)
-    if key not in memo:
-        memo[key] = task.strict(response, dataset), task.lenient(response, dataset)
-    return memo[key]
 
 
 def _drop_duplicates(files: list[Path], exclude: set[str], identities: list, order: list) -> None:

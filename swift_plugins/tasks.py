@@ -164,9 +164,9 @@ def _finish_score(dataset: str, counts: Counter) -> dict:
 
 @functools.cache
 def phrase_to_au(facs: Path = FACS) -> dict[str, str]:
-    """Phrase → AU ("cheeks raised" → "AU06"), from configs/facs.yaml."""
+    """Phrase or FACS name → AU ("cheeks raised", "cheek raiser" → "AU06"), from configs/facs.yaml."""
     table = yaml.safe_load(facs.read_text(encoding="utf-8"))
-    return {phrase: au for au, entry in table["aus"].items() for phrase in entry["phrases"]}
+    return {phrase: au for au, entry in table["aus"].items() for phrase in (entry["name"], *entry["phrases"])}
 
 
 @functools.cache
