@@ -1,0 +1,143 @@
+"""Training as users run it: killed and resumed, on two processes, and refused in one line when something is wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from swift_plugins.mixture import draw, read_mixtures
+from tests.tiny_amt import tiny_amt
+from tests.tiny_internvl2 import tiny_checkpoint
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORDER = ROOT / "tests" / "record_rows.py"
+# Small batches and a save every few steps; the rest is configs/demo.
+FLAGS = ["--per_device_train_batch_size", "4", "--logging_steps", "1", "--save_strategy", "steps", "--save_steps", "4"]
+FLAGS += ["--num_train_epochs", "1", "--external_plugins", RECORDER]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Environment of the scripts: a tiny checkpoint and tiny data."""
+    folder = tmp_path_factory.mktemp("training")
+    data = tiny_amt(folder / "amt")
+    settings = {"CONFIG": "demo", "MODEL": tiny_checkpoint(folder / "model", "phi3"), "DATA": data, "AMT_MEDIA": data}
+    settings |= {"AMT_MIXTURES": data / "mixtures.yaml", "OMP_NUM_THREADS": "1", "HOME": folder}
+    return {key: str(value) for key, value in settings.items()}
+
+
+def start(script, world, output, *flags, **settings):
+    environment = os.environ | world | {"OUTPUT": str(output), "RECORD": str(output) + ".rows"} | settings
+    return subprocess.Popen(
+        ["bash", ROOT / "shell" / script, *flags],
+        env=environment,
+        cwd=world["HOME"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(script, world, output, *flags, status=0, **settings):
+    process = start(script, world, output, *flags, **settings)
+    log = process.communicate(timeout=300)[0]
+    assert process.returncode == status, log[-3000:]
+    return log
+
+
+def losses(stage: Path) -> dict[int, float]:
+    """Loss by step, as written to the log of a stage."""
+    rows = [json.loads(line) for line in (stage / "logging.jsonl").read_text().splitlines()]
+    return {int(row["global_step/max_steps"].split("/")[0]): float(row["loss"]) for row in rows if "loss" in row}
+
+
+def drawn(world, stage):
+    return draw(read_mixtures(world["AMT_MIXTURES"]), stage, world["DATA"]).rows
+
+
+@pytest.fixture(scope="module")
+def whole(world, tmp_path_factory):
+    """Stage 1 without interruption."""
+    output = tmp_path_factory.mktemp("whole") / "out"
+    run("first_stage.sh", world, output, *FLAGS)
+    return output
+
+
+@pytest.mark.swift
+def test_killed_and_resumed(world, whole, tmp_path):
+    """After SIGKILL, RESUME=1 sees the same rows in the same order and ends with the same losses and weights."""
+    output = tmp_path / "out"
+    process = start("first_stage.sh", world, output, *FLAGS, SLOW="0.15")
+    deadline = time.monotonic() + 200
+    while not (output / "stage1" / "checkpoint-4" / "trainer_state.json").is_file():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0][-3000:]
+        time.sleep(0.05)
+    time.sleep(0.8)  # past the save, in the middle of the next steps
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (output / "stage1" / "checkpoint-10").exists()
+    refused = run("first_stage.sh", world, output, status=2)
+    assert "holds checkpoints already; RESUME=1 goes on from the last" in refused
+
+    before = len(Path(f"{output}.rows").read_text().splitlines())
+    run("first_stage.sh", world, output, *FLAGS, RESUME="1")
+    expected, resumed = losses(whole / "stage1"), losses(output / "stage1")
+    assert set(resumed) == set(expected) == set(range(1, 11))
+    assert max(abs(resumed[step] - expected[step]) for step in expected) <= 1e-4
+    weights = [load_file(folder / "stage1/checkpoint-10/adapter_model.safetensors") for folder in (whole, output)]
+    assert all(torch.allclose(tensor, weights[1][name], rtol=0, atol=1e-5) for name, tensor in weights[0].items())
+    rows = Path(f"{output}.rows").read_text().splitlines()[before:]
+    assert rows == Path(f"{whole}.rows").read_text().splitlines()[16:], "rows 17 to 40, in the same order"
+
+
+@pytest.mark.swift
+def test_two_processes_share_the_draw(world, whole, tmp_path):
+    """Both stages over gloo: together the processes see every row of the draw once; a rank with text only keeps up."""
+    output = tmp_path / "out"
+    for script, stage, count in (("first_stage.sh", "stage1", 40), ("second_stage.sh", "stage2", 30)):
+        Path(f"{output}.rows").unlink(missing_ok=True)
+        flags = [*FLAGS, "--per_device_train_batch_size", "1"]  # so that text-only rows come alone
+        run(script, world, output, *flags, NPROC_PER_NODE="2", MASTER_PORT=str(free_port()))
+        seen = [json.loads(line) for line in Path(f"{output}.rows").read_text().splitlines()]
+        queries = Counter(row["query"] for row in seen)
+        wanted = {row["query"] for row in drawn(world, stage)}
+        assert len(wanted) == count
+        tagged = {query.replace("<image>", "").replace("<video>", ""): n for query, n in queries.items()}
+        assert tagged == dict.fromkeys(wanted, 1)
+        assert Counter(row["rank"] for row in seen) == {"0": count // 2, "1": count // 2}
+        assert len(losses(output / stage)) == count // 2
+    one = [json.loads(line)["query"] for line in Path(f"{whole}.rows").read_text().splitlines()]
+    assert len(set(one)) == 40
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    "script, settings, message",
+    [
+        ("second_stage.sh", {}, "stage1 holds no checkpoint; run shell/first_stage.sh first"),
+        ("first_stage.sh", {"MODEL": "/no/such"}, "MODEL=/no/such: holds no config.json"),
+        ("first_stage.sh", {"DEEPSPEED": "zero9"}, "DEEPSPEED=zero9 is not zero2, zero3 or a file"),
+        ("export.sh", {}, "holds no checkpoint; train first"),
+        ("export.sh", {"CHECKPOINT": "/no/such"}, "CHECKPOINT=/no/such: holds no adapter"),
+        ("serve.sh", {}, "holds no checkpoint; train first"),
+        ("serve.sh", {"MERGED": "/no/such"}, "MERGED=/no/such: holds no config.json"),
+    ],
+)
+def test_refused_in_one_line(world, tmp_path, script, settings, message):
+    log = run(script, world, tmp_path / "out", status=2, **settings)
+    assert message in log and "Traceback" not in log and len(log.splitlines()) == 1
