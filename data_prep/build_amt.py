@@ -326,9 +326,7 @@ def main() -> int:
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="wording instead of configs/prompts.yaml")
     parser.add_argument("--fer", type=Path, action="append", metavar="FILE", help="default: DIR/fer.jsonl")
     parser.add_argument("--eri", type=Path, action="append", metavar="FILE", help="default: DIR/eri.jsonl")
-    parser.add_argument(
-        "--review", type=Path, metavar="FILE", help="accept, reject or edit per ERI record (CSV, JSONL)"
-    )
+    parser.add_argument("--review", type=Path, metavar="FILE", help="accept, reject or edit per ERI id (CSV, JSONL)")
     parser.add_argument(
         "--media-root",
         type=Path,
@@ -359,10 +357,11 @@ def main() -> int:
     builder.held_out = held_out(options.exclude_leaks, args.split, folders)
     beside = {name: [f for d in folders.values() if (f := d / f"{name}.jsonl").is_file()] for name in ("fer", "eri")}
     fer = Records.read(args.fer or beside["fer"], "caption")
-    eri = Records.read(args.eri or beside["eri"], "reason")
     if args.review:
         reviewed = eri_review.read_eri(args.eri or beside["eri"], args.review)
         eri = Records({record["id"]: (record, Path()) for record in reviewed})
+    else:
+        eri = Records.read(args.eri or beside["eri"], "reason")
     for dataset, folder in folders.items():
         builder.add(dataset, folder, fer, eri)
     print(table(builder.write()))

@@ -811,3 +811,28 @@ def test_review_of_a_finished_run_asks_nobody(tmp_path, quick):
     assert json.loads((out / "report.json").read_text())["reviewed"] == {"edit": 1, "reject": 1}
     assert [r["id"] for r in eri_review.read_eri([out / "eri.jsonl"], review)] == [sheet[0]["id"], sheet[2]["id"]]
     assert len(eri_review.read_eri([out / "eri.jsonl"], write_review(tmp_path / "none.csv", []))) == 3
+
+
+def test_the_builder_takes_a_review(project, world, tmp_path):
+    eri_file = world / "mosei" / "eri.jsonl"
+    first, second = [record for record in records(eri_file) if record["id"].startswith("mosei/train/")][:2]
+    decisions = [
+        {"id": first["id"], "decision": "reject", "reason": ""},
+        {"id": second["id"], "decision": "edit", "reason": "A reason by hand."},
+    ]
+    command = ["-m", "data_prep.build_amt", "--mosei", world / "mosei", "--split", "train"]
+    review = write_review(tmp_path / "review.csv", decisions)
+    assert project(*command, "--out", tmp_path / "before").returncode == 0
+    done = project(*command, "--out", tmp_path / "after", "--review", review)
+    assert done.returncode == 0, done.stderr
+    before, after = (records(tmp_path / name / "mosei.eri.train.jsonl") for name in ("before", "after"))
+    expected = [
+        row | ({"response": "A reason by hand."} if row["id"] == second["id"] else {})
+        for row in before
+        if row["id"] != first["id"]
+    ]
+    assert after == expected
+    review = write_review(tmp_path / "wrong.csv", [{"id": "mosei/train/none/0", "decision": "accept", "reason": ""}])
+    done = project(*command, "--out", tmp_path / "wrong", "--review", review)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "wrong.csv:2: no record has the id" in done.stderr
+    assert not (tmp_path / "wrong").exists()
