@@ -87,9 +87,11 @@ class AmtLoader(DatasetLoader):
         from datasets import Dataset, Features, Sequence, Value
 
         text = Value("string")
-        features = Features(
-            {"query": text, "response": text, "channel": text, "images": Sequence(text), "videos": Sequence(text)}
-        )
+        columns = {"query": text, "response": text, "channel": text, "images": Sequence(text), "videos": Sequence(text)}
+        if not self.remove_unused_columns:  # GRPO: rewards read the gold answer from `solution`
+            columns["solution"] = text
+            rows = [row | {"solution": row["response"]} for row in rows]
+        features = Features(columns)
         dataset = Dataset.from_list(rows, features=features)
         if self.streaming:
             dataset = dataset.to_iterable_dataset()

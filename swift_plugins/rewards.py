@@ -1,0 +1,163 @@
+"""The metrics during training: an eval metric and GRPO rewards for ms-swift, built from the parsers of tasks.py.
+
+    swift sft …  --eval_strategy steps --eval_metric amt --val_dataset amt:dev
+    swift rlhf … --rlhf_type grpo --reward_funcs amt_answer amt_format amt_pairs amt_aus      # configs/demo/grpo.yaml
+
+Eval metric `amt`: the strict figures of compute_result.py per channel, as `eval_meld.mer_accuracy`. With
+`--predict_with_generate true` they are of generated answers; without, of teacher-forced ones (each token predicted from
+the gold tokens before it), which is cheap and close for one-word answers, and flattering for longer ones.
+
+A reward is between 0 and 1, or None where it does not apply to the row's task, which ms-swift leaves out of the sum:
+
+amt_answer   the lenient reading is right: the label, all AUs, all pairs, the emotion that a reason names
+amt_format   the strict reading exists: the answer has the exact form
+amt_pairs    F1 of the emotion-cause pairs (ecpe); nothing predicted where there is no cause is 1
+amt_aus      F1 of the AUs that the phrases stand for (fer)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from swift.metrics import eval_metrics_map
+from swift.metrics.base import EvalMetrics
+from swift.rewards import orms
+from swift.rewards.orm import ORM
+from swift.utils import Serializer, get_logger
+
+from swift_plugins import metrics, scores
+from swift_plugins.results import group_rows
+from swift_plugins.tasks import TASKS, Task, aus_of, emotion_in, split_channel
+
+logger = get_logger()
+
+
+def _gold(channel: str, solution: str) -> tuple[Task, str, object]:
+    """(task, dataset, gold); ValueError for a solution that is no answer of its channel."""
+    dataset, key, _ = split_channel(channel)
+    gold = TASKS[key].strict(solution, dataset)
+    if gold is None:
+        raise ValueError(f"{solution!r} is not an answer of {channel}")
+    return TASKS[key], dataset, gold
+
+
+def set_f1(gold: Iterable, prediction: Iterable) -> float:
+    """F1 of two sets; 1 when both are empty."""
+    gold, prediction = set(gold), set(prediction)
+    if not gold and not prediction:
+        return 1.0
+    return metrics.prf(len(gold & prediction), len(prediction), len(gold))["f1"]
+
+
+def answer_reward(completion: str, channel: str, solution: str) -> float | None:
+    """1 for a right answer in any form; None for a reason (eri) whose gold names no single emotion."""
+    task, dataset, gold = _gold(channel, solution)
+    prediction = task.lenient(completion, dataset)
+    if task.key == "eri":
+        emotion = emotion_in(gold, dataset)
+        return None if emotion is None else float(emotion_in(prediction, dataset) == emotion)
+    if prediction is None:
+        return 0.0
+    if task.key == "fer":
+        return float(aus_of(prediction) == aus_of(gold))
+    if task.key == "ecpe":
+        return float(set(prediction) == set(gold))
+    return float(prediction == gold)
+
+
+def format_reward(completion: str, channel: str, solution: str) -> float:
+    """1 for an answer of the exact form, right or wrong."""
+    dataset, key, _ = split_channel(channel)
+    return float(TASKS[key].strict(completion, dataset) is not None)
+
+
+def pairs_reward(completion: str, channel: str, solution: str) -> float | None:
+    """F1 of the pairs of one target; None for other tasks."""
+    task, dataset, gold = _gold(channel, solution)
+    if task.key != "ecpe":
+        return None
+    prediction = task.lenient(completion, dataset)
+    return 0.0 if prediction is None else set_f1(gold, prediction)
+
+
+def aus_reward(completion: str, channel: str, solution: str) -> float | None:
+    """F1 of the AUs of one face; None for other tasks."""
+    task, dataset, gold = _gold(channel, solution)
+    if task.key != "fer":
+        return None
+    prediction = task.lenient(completion, dataset)
+    return 0.0 if prediction is None else set_f1(aus_of(gold), aus_of(prediction))
+
+
+REWARDS = {
+    "amt_answer": answer_reward,
+    "amt_format": format_reward,
+    "amt_pairs": pairs_reward,
+    "amt_aus": aus_reward,
+}
+
+
+def _orm(name: str) -> type[ORM]:
+    """A reward class as ms-swift wants it: called with lists, `channel` and `solution` being columns of the rows."""
+    reward = REWARDS[name]
+
+    def __call__(self, completions: Sequence[str], channel: Sequence[str], solution: Sequence[str], **_) -> list:
+        return [reward(*row) for row in zip(completions, channel, solution, strict=True)]
+
+    return type(name, (ORM,), {"__call__": __call__, "__doc__": reward.__doc__})  # its name is that of the curve
+
+
+class AmtMetrics(EvalMetrics):
+    """`--eval_metric amt`: {<channel>_<metric>: fraction} of the strict reading, and <channel>_unparsed."""
+
+    def preprocess_logits_for_metrics(self, logits, labels):
+        """(batch, length, vocabulary) → (batch, length): the likeliest token, so that no logits are kept."""
+        return (logits[0] if isinstance(logits, (list, tuple)) else logits).argmax(dim=-1)
+
+    def compute_metrics(self, eval_prediction) -> dict[str, float]:
+        """Figures of one evaluation; {} with a warning when predictions cannot be matched with rows."""
+        dataset = self.trainer.eval_dataset
+        rows = getattr(dataset, "dataset", dataset)  # without the lazy wrapper that would decode every clip again
+        answers = self._answers(eval_prediction)
+        if not hasattr(rows, "__len__") or len(rows) != len(answers):
+            logger.warning_once("eval_metric amt: the rows behind the predictions are unknown, no figures per channel")
+            return {}
+        return channel_metrics(
+            {key: row.get(key) for key in ("channel", "messages", "images", "videos")}
+            | {"response": response, "labels": gold}
+            for row, (response, gold) in zip(rows, answers, strict=True)
+        )
+
+    def _answers(self, eval_prediction) -> list[tuple[str, str]]:
+        """(response, gold) per row."""
+        predictions, labels = eval_prediction.predictions, eval_prediction.label_ids
+        if self.args.predict_with_generate:  # ms-swift's own way of passing texts through gathered tensors
+            return [
+                (Serializer.from_tensor(prediction), Serializer.from_tensor(label))
+                for prediction, label in zip(predictions, labels, strict=True)
+            ]
+        tokenizer = self.trainer.template.tokenizer
+        answers = []
+        for prediction, label in zip(predictions[:, :-1], labels[:, 1:], strict=True):
+            mask = label != -100
+            pair = prediction[mask], label[mask]
+            answers.append(tuple(tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in pair))
+        return answers
+
+
+def channel_metrics(rows: Iterable[dict]) -> dict[str, float]:
+    """{<channel>_<metric>: fraction} of result rows, strict reading; rows whose gold cannot be read are left out."""
+    figures = {}
+    for name, channel in group_rows(rows).items():
+        block = scores.score_channel(channel)
+        for metric, value in scores.flatten(block["strict"]).items():
+            figures[f"{name}_{metric.replace(' ', '_')}"] = value
+        figures[f"{name}_unparsed"] = metrics.ratio(block["unparsed"], block["n"])
+    return figures
+
+
+def register() -> None:
+    """Make the eval metric `amt` and the rewards `amt_*` known to ms-swift."""
+    eval_metrics_map["amt"] = AmtMetrics
+    for name in REWARDS:
+        orms[name] = _orm(name)
