@@ -84,7 +84,8 @@ def _inspect(container: av.container.InputContainer, annotated: float | None) ->
     try:
         frames = list(_three(container, packets))
     except (av.FFmpegError, IndexError) as error:
-        return Clip(seconds, len(packets), sound, (("broken_clip", f"cannot be decoded ({type(error).__name__})"),))
+        faults = faults or [("broken_clip", f"cannot be decoded ({type(error).__name__})")]
+        return Clip(seconds, len(packets), sound, tuple(faults))
     if any(frame.is_corrupt for frame in frames):
         faults.append(("truncated_clip", "decodes with damaged pictures"))
     small = [_gray(frame) for frame in frames]
