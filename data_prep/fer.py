@@ -25,6 +25,8 @@ import random
 import shlex
 import shutil
 import socket
+import threading
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -122,7 +124,11 @@ def make_record(clip: Clip, out: Path, settings: Settings, program: Path | None,
         picture = peak_image(clip.video, peak.index, faces.box[peak.row] if settings.crop else None)
     except InputError as error:
         raise OpenFaceError("no_peak_image", f"frame {peak.index}: the clip {error.reason}") from None
-    write_image(out / image, picture)
+    # By way of the scratch folder: what a kill leaves of it is not found among the images.
+    unfinished = out / ".fer" / "scratch" / f"{uuid.uuid4().hex}.{settings.image}"
+    write_image(unfinished, picture)
+    (out / image).parent.mkdir(parents=True, exist_ok=True)
+    os.replace(unfinished, out / image)
     phrases = describe(aus, facs, f"{settings.seed}:{clip.id}")
     record = {
         "id": clip.id,
@@ -201,18 +207,30 @@ def run_all(
     if not clips:
         return
     context = _ray() if backend == "ray" else contextlib.nullcontext()
+    options = {} if backend == "ray" else {"initializer": _end_with_parent, "initargs": (os.getpid(),)}
     task = joblib.delayed(work_on)
     # A missing model fails every clip: the first few tell, and the rest need not be tried.
     head = 8 * max(jobs, 1)
     with (
         context,
         tqdm(total=len(clips), unit="clip", desc="faces", smoothing=0.05) as bar,
-        _WithBar(bar, n_jobs=jobs, backend=backend) as parallel,
+        _WithBar(bar, n_jobs=jobs, backend=backend, **options) as parallel,
     ):
         for part in (clips[:head], clips[head:]):
             kinds = parallel(task(clip, out, settings, program, timeout) for clip in part)
             if kinds and set(kinds) == {"models_missing"}:
                 break
+
+
+def _end_with_parent(parent: int) -> None:
+    """Let this worker end soon after a killed run; it would wait for work, with its memory, for minutes."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextlib.contextmanager
@@ -224,14 +242,18 @@ def _ray() -> Iterator[None]:
     except ImportError:
         raise InputError("--backend ray needs the package ray (pip install ray)") from None
     root = os.fspath(Path(__file__).resolve().parents[1])
+    address = os.environ.get("RAY_ADDRESS") or "auto"
     try:
+        if address != "auto":  # Ray itself tries for a quarter of an hour where nobody answers
+            host, _, port = address.rpartition("/")[2].rpartition(":")
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(
-            address=os.environ.get("RAY_ADDRESS", "auto"),
+            address=address,
             runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}},
             log_to_driver=False,
             logging_level="error",
         )
-    except (ConnectionError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"no Ray cluster to use (ray start --head, or RAY_ADDRESS): {error}") from None
     register_ray()
     try:
@@ -341,8 +363,10 @@ def publish(
         "reader_faults": dict(sorted(collections.Counter(fault.kind for fault in faults).items())),
         "clips": failed,
     }
-    write_json(out / "fer_report.json", report)
-    write_rows(out / "fer.jsonl", records)
+    write_json(out / ".fer" / "fer_report.json", report)
+    write_rows(out / ".fer" / "fer.jsonl", records)
+    for name in ("fer_report.json", "fer.jsonl"):
+        os.replace(out / ".fer" / name, out / name)
     return report
 
 

@@ -1,0 +1,383 @@
+from __future__ import annotations
+
+import collections
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep.facs import load_facs
+from tests.conftest import ROOT
+from tests.openface_stand_in import FRAMES, ROWS, install
+
+FACS = load_facs()
+EMOTIONS = ("happy", "sad", "anger", "surprise", "disgust", "fear")
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> Path:
+    """As many frames as the stand-in program sees; frame n is grey 20 n."""
+    path = tmp_path_factory.mktemp("video") / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for n in range(FRAMES):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 * n, np.uint8), "rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture
+def mosei(tmp_path, video):
+    """Make a MOSEI folder: {(video id, clip id): emotion or None for all zero}, all clips the same film."""
+
+    def make(clips: dict[tuple[str, str], str | None], mode: str = "train", name: str = "mosei") -> Path:
+        root = tmp_path / name
+        root.mkdir(exist_ok=True)
+        with (root / "label.csv").open("a") as labels, (root / "emotions.csv").open("a") as emotions:
+            if not labels.tell():
+                csv.writer(labels).writerow(["video_id", "clip_id", "text", "label", "mode"])
+                csv.writer(emotions).writerow(["video_id", "clip_id", *EMOTIONS])
+            for (video_id, clip_id), emotion in clips.items():
+                csv.writer(labels).writerow([video_id, clip_id, "words", "1.0", mode])
+                csv.writer(emotions).writerow([video_id, clip_id, *(2.0 * (name == emotion) for name in EMOTIONS)])
+                path = root / "Raw" / video_id / f"{clip_id}.mp4"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                os.link(video, path)
+        return root
+
+    return make
+
+
+def command(root: Path, out: Path, *options: object, dataset: str = "mosei") -> list[str]:
+    return ["-m", "data_prep.fer", "--dataset", dataset, "--root", str(root), "--out", str(out), *map(str, options)]
+
+
+def records_of(out: Path) -> dict[str, dict]:
+    rows = [json.loads(line) for line in (out / "fer.jsonl").read_text().splitlines()]
+    assert len({row["id"] for row in rows}) == len(rows)
+    return {row["id"]: row for row in rows}
+
+
+def report_of(out: Path) -> dict:
+    return json.loads((out / "fer_report.json").read_text())
+
+
+def kinds_of(out: Path) -> dict[str, str]:
+    return {entry["id"]: entry["kind"] for entry in report_of(out)["clips"]}
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """Every file that a user sees, by name."""
+    files = (path for path in out.rglob("*") if path.is_file() and ".fer" not in path.parts)
+    return {str(path.relative_to(out)): path.read_bytes() for path in files}
+
+
+def test_every_row_of_the_failure_table_is_in_the_report(mosei, project, tmp_path):
+    """One clip for each way to fail, and good ones around: every failure named, no caption made from one."""
+    clips = {(row, "0"): "happy" for row in ROWS}
+    root = mosei(clips | {("Zoé (1), b", "0"): "happy", ("good", "1"): "happy", ("gone", "0"): "happy"})
+    (root / "Raw" / "gone" / "0.mp4").unlink()
+    expected = {
+        "noface": "no_face", "notvideo": "not_a_video", "noframes": "crash", "nolandmarks": "models_missing",
+        "nomodels": "models_missing", "onemodel": "missing_au_column", "noout": "crash", "hang": "timeout",
+        "killed": "crash", "unfinished": "partial_csv", "empty": "partial_csv", "headeronly": "partial_csv",
+        "status3": "crash", "gone": "missing_clip",
+    }  # fmt: skip
+    programs = install(tmp_path / "programs")
+    for people in ("one", "several"):
+        out = tmp_path / people
+        done = project(*command(root, out, "--openface", programs, "--timeout", 1, "--people", people, "--jobs", 2))
+        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+        kinds = {clip_id.split("/")[2]: kind for clip_id, kind in kinds_of(out).items()}
+        if people == "several":
+            expected |= {"noframes": "no_frames", "unfinished": "partial_csv"}
+        assert kinds == expected
+        assert set(records_of(out)) == {"mosei/train/Zoé (1), b/0", "mosei/train/good/1"}
+        published = {path.parent.name for path in (out / "openface").rglob("*.csv")}
+        assert published == {"Zoé (1), b", "good"} | ({"noface"} if people == "one" else set())
+        counts = report_of(out)["splits"]["train"]
+        assert counts["records"] == 2 and sum(counts["clips_without_record"].values()) == len(expected)
+        assert "2 records (2 with a caption) of 16 clips" in done.stdout and "models_missing" in done.stdout
+    record = records_of(out)["mosei/train/good/1"]
+    assert record["emotion"] == "happy" and record["aus"] == ["AU06", "AU12"]
+    assert all(phrase in FACS.phrases[au] for phrase, au in zip(record["phrases"], record["aus"], strict=True))
+    assert record["caption"] == "; ".join(record["phrases"])
+    with Image.open(out / record["image"]) as image:
+        assert image.size == (448, 448) and abs(image.convert("RGB").getpixel((9, 9))[0] - 20 * record["frame"]) <= 3
+
+
+def test_models_that_are_missing_stop_the_run(mosei, project, tmp_path):
+    """With them in place the same folder goes on, whatever arguments that took."""
+    root = mosei({("nolandmarks", str(n)): "happy" for n in range(12)})
+    programs = install(tmp_path / "programs")
+    run = command(root, tmp_path / "out", "--openface", programs, "--jobs", 1)
+    done = project(*run)
+    assert done.returncode == 2 and "found no landmark model (see -mloc)" in done.stderr
+    assert "Traceback" not in done.stderr and len(kinds_of(tmp_path / "out")) == 8  # the rest was not tried
+    for name in ("FeatureExtraction", "FaceLandmarkVidMulti"):
+        program = programs / name
+        program.write_text(program.read_text().replace('row == "nolandmarks"', '"-mloc" not in sys.argv'))
+    done = project(*run, "--resume", "--openface-args", "-mloc there")
+    assert done.returncode == 0 and len(records_of(tmp_path / "out")) == 12, done.stderr
+
+
+TABLE = ["frame", "face_id", "confidence", "success"]
+
+
+def write_csv(path: Path, *rows: dict[str, float]) -> None:
+    """An OpenFace table with these intensities, frames from 1; presence where the intensity is 1 or more."""
+    from data_prep.openface import INTENSITIES, PRESENCES
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*TABLE, *(f"{au}_r" for au in INTENSITIES), *(f"{au}_c" for au in PRESENCES)])
+        for n, row in enumerate(rows, 1):
+            strength = [row.get(au, 0.0) for au in INTENSITIES]
+            writer.writerow([n, 0, 0.98, 1, *strength, *(float(row.get(au, 0) >= 1) for au in PRESENCES)])
+
+
+@pytest.mark.parametrize(
+    ("options", "emotion", "peak", "aus", "kind"),
+    [
+        ([], "happy", {"AU06": 2, "AU04": 3}, ["AU06"], None),
+        ([], "happy", {"AU04": 3}, [], "no_common_aus"),  # a record with the image, without a caption
+        (["--without-common", "active"], "happy", {"AU04": 3, "AU45": 5}, ["AU04"], None),
+        ([], None, {"AU04": 3, "AU12": 0.9, "AU45": 5}, ["AU04", "AU12"], None),  # neutral: whatever is active
+        ([], None, {"AU04": 0.7}, [], "no_active_aus"),
+        (["--with-blink"], None, {"AU45": 5}, ["AU45"], None),
+        ([], "anger", {"AU04": 0.8, "AU12": 5, "AU23": 0.79}, ["AU04"], None),  # the threshold, inclusive
+    ],
+)
+def test_captions(mosei, project, tmp_path, options, emotion, peak, aus, kind):
+    root = mosei({("v", "1"): emotion})
+    write_csv(tmp_path / "csv" / "Raw" / "v" / "1.csv", {}, peak, {})
+    done = project(*command(root, tmp_path / "out", "--csv", tmp_path / "csv", "--jobs", 1, *options))
+    assert done.returncode == 0, done.stderr
+    record = records_of(tmp_path / "out")["mosei/train/v/1"]
+    assert record["aus"] == aus and record["frame"] == 1 and set(record) == {
+        "id", "emotion", "aus", "phrases", "caption", "image", "frame", "face_id", "score",
+    }  # fmt: skip
+    assert (record["caption"] is None) == (kind is not None) and record["caption"] != ""
+    assert kinds_of(tmp_path / "out") == ({} if kind is None else {"mosei/train/v/1": kind})
+    assert (tmp_path / "out" / record["image"]).is_file()
+
+
+def test_options_of_the_peak(mosei, project, tmp_path):
+    """The label's own AUs, a peak that holds, presence by column, another seed and image format."""
+    root = mosei({("v", str(n)): "happy" for n in range(6)})
+    facs = tmp_path / "facs.yaml"
+    facs.write_text((ROOT / "configs" / "facs.yaml").read_text().replace("column: r", "column: c"))
+    rows = [{"AU12": 1}, {"AU04": 5}, {"AU12": 2, "AU14": 0.9}, {"AU12": 2}, {"AU12": 2}]
+    for n in range(6):
+        write_csv(tmp_path / "csv" / f"train/v/{n}.csv", *rows)
+
+    def run(name: str, *options: object) -> dict[str, dict]:
+        done = project(*command(root, tmp_path / name, "--csv", tmp_path / "csv", "--jobs", 1, *options))
+        assert done.returncode == 0, done.stderr
+        return records_of(tmp_path / name)
+
+    plain = run("plain")
+    assert {record["frame"] for record in plain.values()} == {1}
+    label = run("label", "--aus", "label", "--image", "jpg")
+    assert {(record["frame"], record["score"]) for record in label.values()} == {(2, 2.9)}
+    assert {tuple(record["aus"]) for record in label.values()} == {("AU12", "AU14")}
+    assert all((tmp_path / "label" / record["image"]).suffix == ".jpg" for record in label.values())
+    assert {record["frame"] for record in run("hold", "--hold", 3).values()} == {2}
+    presence = run("presence", "--aus", "label", "--facs", facs)
+    assert {tuple(record["aus"]) for record in presence.values()} == {("AU12",)}
+    captions = [{record["caption"] for record in run(f"s{n}", "--aus", "label", "--seed", n).values()} for n in (0, 1)]
+    assert len(captions[0]) > 1 and captions[0] != captions[1]  # several phrases per AU, by seed
+    assert {record["caption"] for record in label.values()} == captions[0]
+    assert run("s2", "--aus", "label", "--crop") == {}
+    assert set(kinds_of(tmp_path / "s2").values()) == {"no_landmarks"}
+
+
+def test_csv_files_are_found_by_path_id_or_bare_name(world, project, tmp_path):
+    """dia0_utt0 is a clip of every split of MELD: its bare name says nothing, nor may it be guessed."""
+    source = world / "meld" / "openface"
+    tables = {path.relative_to(source): path for path in source.rglob("*.csv")}
+    folders = {"train_splits": "train", "dev_splits_complete": "dev", "output_repeated_splits_test": "test"}
+    counts = collections.Counter(path.name for path in tables)
+    for path, file in tables.items():
+        (tmp_path / "id" / folders[path.parts[0]]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "bare").mkdir(exist_ok=True)
+        shutil.copy(file, tmp_path / "id" / folders[path.parts[0]] / path.name)
+        shutil.copy(file, tmp_path / "bare" / path.name)
+    found = {}
+    for name, folder in {"path": source, "id": tmp_path / "id", "bare": tmp_path / "bare"}.items():
+        run = command(world / "meld", tmp_path / name / "out", "--csv", folder, "--split", "train", dataset="meld")
+        done = project(*run, "--jobs", 1)
+        assert done.returncode == 0, done.stderr
+        found[name] = records_of(tmp_path / name / "out")
+    assert found["path"] == found["id"] and len(found["id"]) > 10
+    unique = {key: record for key, record in found["id"].items() if counts[f"{key.split('/')[-1]}.csv"] == 1}
+    assert found["bare"] == unique and 0 < len(unique) < len(found["id"])
+    assert set(kinds_of(tmp_path / "bare" / "out").values()) >= {"no_csv"}
+    done = project(*command(world / "meld", tmp_path / "o", "--csv", tmp_path / "id" / "dev", dataset="meld"))
+    assert done.returncode == 2 and "holds a CSV of none of the" in done.stderr and not (tmp_path / "o").exists()
+
+
+def test_what_csv_files_can_have_wrong_is_reported(mosei, project, tmp_path):
+    names = ("cut", "unpostprocessed", "noaus", "late", "noclip", "good", "nocsv")
+    root = mosei({(name, "1"): "happy" for name in names})
+    for name in names[:-1]:
+        write_csv(tmp_path / "csv" / "Raw" / name / "1.csv", {"AU12": 3})
+    files = {name: tmp_path / "csv" / "Raw" / name / "1.csv" for name in names}
+    files["cut"].write_bytes(files["cut"].read_bytes()[:-9])
+    files["unpostprocessed"].write_text(files["unpostprocessed"].read_text().replace("3,", "-3,"))
+    files["noaus"].write_text("frame,gaze\n1,2\n")
+    write_csv(files["late"], *[{}] * FRAMES, {"AU12": 3})  # a frame that the clip does not have
+    (root / "Raw" / "noclip" / "1.mp4").unlink()
+    (root / "Raw" / "noclip" / "1.mp4").write_text("no video")
+    done = project(*command(root, tmp_path / "out", "--csv", tmp_path / "csv", "--jobs", 1))
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert {clip_id.split("/")[2]: kind for clip_id, kind in kinds_of(tmp_path / "out").items()} == {
+        "cut": "partial_csv", "unpostprocessed": "partial_csv", "noaus": "bad_csv", "late": "no_peak_image",
+        "noclip": "no_peak_image", "nocsv": "no_csv",
+    }  # fmt: skip
+    assert list(records_of(tmp_path / "out")) == ["mosei/train/good/1"]
+
+
+def test_splits_gather_in_one_file(world, project, tmp_path):
+    """One run over three splits, or one after the other in any order, give the same files."""
+    root = world / "mosei"
+    options = ["--csv", root / "openface", "--jobs", 1]
+    done = project(*command(root, tmp_path / "once", *options, "--split", "test", "train", "dev"))
+    assert done.returncode == 0, done.stderr
+    for split in ("test", "dev", "train"):
+        done = project(*command(root, tmp_path / "parts", *options, "--split", split, "--resume"))
+        assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "parts") == contents(tmp_path / "once")
+    splits = [clip_id.split("/")[1] for clip_id in records_of(tmp_path / "once")]
+    assert splits == sorted(splits, key=["train", "dev", "test"].index) and len(set(splits)) == 3
+
+
+def test_a_run_is_not_mixed_with_another(world, project, tmp_path):
+    root, out = world / "mosei", tmp_path / "out"
+    run = command(root, out, "--csv", root / "openface", "--split", "dev", "--jobs", 1)
+    assert project(*run).returncode == 0
+    before = contents(out)
+    for options, said in (([], "--resume"), (["--resume", "--seed", "5"], "other settings (seed)")):
+        done = project(*run, *options)
+        assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+    assert contents(out) == before
+    done = project(*run, "--resume", "--contact-sheet", "--plot", next(iter(records_of(out))))
+    assert done.returncode == 0, done.stderr
+    pictures = [path for path in contents(out) if path not in before]
+    emotions = {record["emotion"] for record in records_of(out).values()}
+    assert {Path(path).stem for path in pictures if "contact_sheets" in path} == emotions
+    assert len(pictures) == len(emotions) + 1
+    for path in pictures:
+        with Image.open(out / path) as picture:
+            assert picture.width > 600 and len(picture.convert("RGB").getcolors(1 << 24)) > 20
+    (out / next(path for path in before if path.startswith("peaks"))).unlink()  # a lost image is made again
+    assert project(*run, "--resume").returncode == 0
+    assert {path: data for path, data in contents(out).items() if path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "OPENFACE_DIR is needed"),
+        (["--openface", "none"], "no such folder"),
+        (["--openface", "."], "holds no FeatureExtraction"),
+        (["--csv", "none"], "no such folder"),
+        (["--csv", ".", "--plot", "mosei/train/x/1"], "no clip 'mosei/train/x/1'"),
+        (["--csv", ".", "--jobs", "0"], "larger than 0"),
+        (["--csv", ".", "--backend", "ray"], "no Ray cluster"),
+    ],
+)
+def test_bad_options(mosei, project, tmp_path, options, said):
+    root = mosei({("v", "1"): "happy"})
+    write_csv(tmp_path / "Raw" / "v" / "1.csv", {"AU12": 3})
+    environment = {"OPENFACE_DIR": "", "RAY_ADDRESS": "127.0.0.1:1"}
+    done = project(*command(root, tmp_path / "out", *options), cwd=tmp_path, **environment)
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out" / "fer.jsonl").exists()
+
+
+# ---- interruptions, several runs, several machines ----
+
+
+def start(arguments: list[str], **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def test_killed_twenty_times_and_resumed(mosei, project, tmp_path):
+    """SIGKILL at random moments of a run over 200 clips: nothing is lost, and only clips in flight are repeated."""
+    failing = [(row, str(n)) for row in ("noface", "notvideo", "onemodel") for n in range(4)]
+    root = mosei(dict.fromkeys([*((f"v{n % 9}", str(n)) for n in range(188)), *failing], "happy"))
+    programs = install(tmp_path / "programs")
+    whole = command(root, tmp_path / "whole", "--openface", programs, "--jobs", 2)
+    assert project(*whole).returncode == 0
+    expected = contents(tmp_path / "whole")
+    assert len(expected) > 350
+
+    calls, draw = tmp_path / "calls", random.Random(4)
+    run = command(root, tmp_path / "out", "--openface", programs, "--jobs", 2, "--resume")
+    kills = 0
+    while kills < 20:
+        process = start(run, STAND_IN_CALLS=str(calls))
+        try:
+            process.wait(draw.uniform(0.2, 2.2))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        kills += 1
+    assert (tmp_path / "out" / ".fer").is_dir()
+    done = project(*run, STAND_IN_CALLS=str(calls))
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "out") == expected
+    times = collections.Counter(calls.read_text().splitlines())
+    assert len(times) == 200 and times.total() <= 200 + 20 * 4  # two processes, a clip or two each
+
+
+def test_two_runs_on_one_folder(mosei, project, tmp_path):
+    root = mosei({("v", str(n)): "happy" for n in range(8)})
+    run = command(root, tmp_path / "out", "--openface", install(tmp_path / "programs"), "--jobs", 1, "--resume")
+    first = start(run, STAND_IN_WORK="0.7")
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out" / ".fer" / "done").is_dir() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    second = project(*run)
+    assert first.poll() is None
+    assert second.returncode == 2 and "another run is writing to this folder" in second.stderr
+    assert "Traceback" not in second.stderr
+    assert first.wait(60) == 0 and len(records_of(tmp_path / "out")) == 8
+
+
+def test_ray_cluster_gives_the_same_files(world, project, tmp_path):
+    """Two nodes with a core each against two processes here: the same bytes."""
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    root = world / "mosei"
+    options = ["--csv", root / "openface", "--split", "train", "dev", "test"]
+    done = project(*command(root, tmp_path / "loky", *options, "--jobs", 2))
+    assert done.returncode == 0, done.stderr
+    node = {"num_cpus": 1, "object_store_memory": 100_000_000}
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
+    try:
+        cluster.add_node(**node)
+        done = project(*command(root, tmp_path / "ray", *options, "--backend", "ray"), RAY_ADDRESS=cluster.address)
+    finally:
+        cluster.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "ray") == contents(tmp_path / "loky")
+    assert len(list((tmp_path / "ray" / ".fer" / "done").iterdir())) == 2  # both nodes worked
