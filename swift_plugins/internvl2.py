@@ -41,18 +41,19 @@ INDEX = "model.safetensors.index.json"
 
 
 class Kind(NamedTuple):
-    chat: str  # `template` in the original config.json
+    chat: str | None  # `template` in the original config.json
     template: str  # ours
     end: str  # the token that ends a turn
 
 
-# By `llm_config.model_type`.
+# By `llm_config.model_type`; InternVL3 and 3.5 in Hugging Face format need no mapping, only their chat format.
 KINDS = {
     "phi3": Kind("phi3-chat", "emoverse_phi3", "<|end|>"),
     "internlm2": Kind("internlm2-chat", "emoverse_internlm2", "<|im_end|>"),
+    "qwen": Kind(None, "emoverse_chatml", "<|im_end|>"),
 }
-# Exported (native) folders name the language model by transformers' type.
-NATIVE_KINDS = {"phi3": "phi3", "llama": "internlm2"}
+# Native folders, our exports among them, name the language model by transformers' type.
+NATIVE_KINDS = {"phi3": "phi3", "llama": "internlm2", "qwen2": "qwen", "qwen3": "qwen"}
 
 
 # ---------------------------------------------------------------------------------------------------- weights
@@ -175,7 +176,7 @@ def original_state_dict(model: InternVLForConditionalGeneration) -> dict[str, to
 
 
 def checkpoint_kind(config: dict, file: str | Path = "config.json") -> str:
-    """`phi3` or `internlm2`, from the checkpoint's own config; `InputError` when it is neither, or contradicts itself.
+    """The key of `KINDS`, from the checkpoint's own config; `InputError` when it is neither, or contradicts itself.
 
     Both layouts are known: the original (`internvl_chat`) and the native one that exports write (`internvl`).
     """
@@ -195,7 +196,7 @@ def checkpoint_kind(config: dict, file: str | Path = "config.json") -> str:
         raise InputError(f"is not an InternVL2 checkpoint: architecture {found}, expected InternVLChatModel", file)
     llm = config.get("llm_config") or {}
     kind = llm.get("model_type")
-    if kind not in KINDS:
+    if kind not in LAYOUTS:
         name = ", ".join(llm.get("architectures") or []) or kind or "none"
         raise InputError(f"language model {name} is not supported, only Phi-3 and InternLM2", file)
     if config.get("template") not in (None, KINDS[kind].chat):

@@ -1,4 +1,4 @@
-"""Chat templates `emoverse_phi3` and `emoverse_internlm2`: one 448-pixel tile an image, 8 frames a video.
+"""Chat templates `emoverse_phi3`, `emoverse_internlm2`, `emoverse_chatml`: one tile a picture, 8 frames a video.
 
 Which one belongs to a checkpoint is read from the checkpoint (`swift_plugins.internvl2`); naming the other is refused.
 Tile size and tokens per tile come from its config. From the environment, as with ms-swift's own `internvl2`:
@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from pathlib import Path
 
 import torch
+import yaml
 from swift.template import Template, TemplateMeta, register_template
+from swift.template.templates.utils import ChatmlTemplateMeta
 from swift.template.utils import findall
 from swift.template.vision_utils import load_file
 from swift.utils import get_env_args, is_deepspeed_enabled, is_dist
@@ -25,7 +28,7 @@ from swift_plugins.files import InputError
 from swift_plugins.frames import Source, sample_frames
 from swift_plugins.internvl2 import IMAGE_TOKEN, KINDS, NATIVE_KINDS, preprocessor_config, tile_side
 
-SYSTEM = "You are an sentiment and emotion analysis expert."  # sic: a parameter of the paper's scripts
+PROMPTS = Path(__file__).resolve().parents[1] / "configs" / "prompts.yaml"
 IMAGE = ["<img>", [-100], "</img>\n"]
 
 
@@ -138,9 +141,16 @@ class EmoverseTemplate(Template):
 
 
 def register() -> None:
-    """Register both chat formats, as InternVL2's own conversations write them: no line break after a turn."""
+    """Register the chat formats; the system turn is the one of configs/prompts.yaml unless `--system` gives another.
+
+    InternVL2's own conversations have no line break after a turn; InternVL3's (ChatML) do.
+    """
     phi3, internlm2 = KINDS["phi3"], KINDS["internlm2"]
-    register_template(
+    common = {
+        "template_cls": EmoverseTemplate,
+        "default_system": yaml.safe_load(PROMPTS.read_text(encoding="utf-8"))["system"],
+    }
+    formats = [
         TemplateMeta(
             phi3.template,
             prefix=[],
@@ -148,13 +158,9 @@ def register() -> None:
             chat_sep=[phi3.end],
             suffix=[phi3.end],
             system_prefix=[f"<|system|>\n{{{{SYSTEM}}}}{phi3.end}"],
-            default_system=SYSTEM,
-            template_cls=EmoverseTemplate,
             auto_add_bos=True,  # some Phi-3 tokenizers add <s>, some do not: the checkpoint's decides
+            **common,
         ),
-        exist_ok=True,
-    )
-    register_template(
         TemplateMeta(
             internlm2.template,
             prefix=["<s>"],
@@ -162,8 +168,9 @@ def register() -> None:
             chat_sep=[internlm2.end],
             suffix=[internlm2.end],
             system_prefix=[f"<s><|im_start|>system\n{{{{SYSTEM}}}}{internlm2.end}"],
-            default_system=SYSTEM,
-            template_cls=EmoverseTemplate,
+            **common,
         ),
-        exist_ok=True,
-    )
+        ChatmlTemplateMeta(KINDS["qwen"].template, **common),
+    ]
+    for meta in formats:
+        register_template(meta, exist_ok=True)
