@@ -13,15 +13,19 @@ from __future__ import annotations
 
 import argparse
 import math
+import multiprocessing
 import random
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import InternVLForConditionalGeneration, PreTrainedTokenizerFast
@@ -38,7 +42,7 @@ SIDE = 112
 TOKENS = 4  # a picture's visual tokens: (112 / 14)² patches, shuffled by 1/4
 MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
 
-AUS = tuple(au for au in demo_data.INTENSITIES if au != 45) + (28,)
+AUS = tuple(au for au in demo_data.PRESENCES if au != 45)
 # Moods in words that no task's label set has.
 MOODS = {
     "neutral": "calm",
@@ -49,6 +53,11 @@ MOODS = {
     "disgust": "sickened",
     "fear": "scared",
 }
+
+
+# What is told of a thing, as against a reaction to it.
+TOLD = tuple(predicate for predicates in demo_data.PREDICATES.values() for predicate in predicates)
+LOOKUP_KINDS = {"share": 30, "hear": 15, "where": 15, "told": 15, "what": 8, "who": 3, "feel": 6, "repeat": 8}
 
 
 def config(vocabulary: int, end: int) -> dict:
@@ -162,6 +171,21 @@ class Teacher:
     def active(self, values: dict[int, float]) -> list[int]:
         return sorted(au for au in AUS if values[au] >= 1)
 
+    def look(self) -> Example:
+        """The mood that a face shows, of a clip whose face shows one."""
+        emotion = self.rng.choice(demo_data.EMOTIONS)
+        people = self.rng.choices((1, 2, 3), (70, 20, 10))[0]
+        clip = demo_data.make_clip(self.rng, "pretraining", "", "", emotion, people, self.aus)
+        face = self.leading(clip)
+        if not any(face.peak[au] >= 1 for au in self.aus[emotion]):
+            emotion = "neutral"
+        if self.rng.random() < 0.2:
+            return Example("How does the face look?", MOODS[emotion], self.frames(clip), True)
+        return Example("How does the face look?", MOODS[emotion], [demo_data.draw_frame(clip, face.apex)])
+
+    def frames(self, clip: demo_data.Clip) -> list[Image.Image]:
+        return [demo_data.draw_frame(clip, int(clip.frames / 8 * (i + 0.5))) for i in range(8)]
+
     def read_units(self) -> Example:
         picture, values = self.picture()
         units = " ".join(f"AU{au:02d}" for au in self.active(values)) or "none"
@@ -178,7 +202,7 @@ class Teacher:
         clip = self.clip()
         face = self.leading(clip)
         numbers = [int(clip.frames / 8 * (i + 0.5)) for i in range(8)]
-        frames = [demo_data.draw_frame(clip, number) for number in numbers]
+        frames = self.frames(clip)
         best = min(range(8), key=lambda i: abs(numbers[i] - face.apex))
         if self.rng.random() < 0.3:
             return Example("In which frame is the face strongest?", str(best + 1), frames, True)
@@ -237,17 +261,31 @@ class Teacher:
         number = rng.randrange(len(lines))
         name = number + 1
         here = things[number]
-        kind = rng.choices(("share", "where", "what", "who", "feel", "repeat"), (50, 20, 10, 5, 5, 10))[0]
-        if kind == "share":
-            others = [str(i + 1) for i in range(len(lines)) if i != number and set(things[i]) & set(here)]
-            question = f"Which other lines share a thing with line {name}?"
-            if rng.random() < 0.7:
-                question = f"Line:\n{text[number]}\n\nWhich other lines share a thing with it?"
+        told = [
+            [noun for noun in nouns if any(f"{noun} {x}" in line.text for x in TOLD)]
+            for nouns, line in zip(things, lines, strict=True)
+        ]
+        kind = rng.choices(list(LOOKUP_KINDS), LOOKUP_KINDS.values())[0]
+        if kind in ("share", "hear"):
+            question = (
+                "Which other lines share a thing with {}?" if kind == "share" else "Where do we hear of its things: {}?"
+            )
+            if rng.random() < 0.3:
+                question = question.format(f"line {name}")
+            else:
+                question = f"Line:\n{text[number]}\n\n{question.format('it')}"
+            where = things if kind == "share" else told
+            others = [
+                str(i + 1)
+                for i in range(len(lines))
+                if set(where[i]) & set(here) and not (kind == "share" and i == number)
+            ]
             return Example(f"{talk}\n\n{question}", ",".join(others) or "none")
-        if kind == "where":
-            noun = rng.choice(sum(things, []) or [rng.choice(demo_data.NOUNS)])
-            found = [str(i + 1) for i in range(len(lines)) if noun in things[i]]
-            return Example(f"{talk}\n\nWhich lines speak of the {noun}?", ",".join(found) or "none")
+        if kind in ("where", "told"):
+            noun = rng.choice([noun for line in things for noun in line] or demo_data.NOUNS)
+            found = [str(i + 1) for i, nouns in enumerate(things if kind == "where" else told) if noun in nouns]
+            question = "Which lines speak of the" if kind == "where" else "Which line tells of the"
+            return Example(f"{talk}\n\n{question} {noun}?", ",".join(found) or "none")
         if kind == "what":
             return Example(f"{talk}\n\nWhat does line {name} speak of?", ", ".join(here) or "nothing")
         if kind == "who":
@@ -257,13 +295,14 @@ class Teacher:
         return Example(f"{talk}\n\nRepeat line {name}.", text[number])
 
 
-WORDS = ((Teacher.lookup, 60), (Teacher.repeat, 12), (Teacher.mood, 12), (Teacher.verdict, 6), (Teacher.dictionary, 10))
+LOOKUPS = ((Teacher.lookup, 100),)
+WORDS = ((Teacher.repeat, 30), (Teacher.mood, 30), (Teacher.verdict, 20), (Teacher.dictionary, 20))
 PICTURES = (
     (Teacher.read_units, 25),
-    (Teacher.read_parts, 35),
+    (Teacher.read_parts, 30),
+    (Teacher.look, 15),
     (Teacher.picture_and_words, 25),
-    (Teacher.dictionary, 5),
-    (Teacher.mood, 10),
+    (Teacher.mood, 5),
 )
 CLIPS = ((Teacher.read_clip, 100),)
 
@@ -272,14 +311,14 @@ CLIPS = ((Teacher.read_clip, 100),)
 
 
 def make_tokenizer(teacher: Teacher) -> PreTrainedTokenizerFast:
-    """Byte-level BPE over demo text and the project's prompts, with Phi-3's chat tokens at the end of the vocabulary."""
+    """Byte-level BPE over demo text and the project's prompts, with Phi-3's chat tokens at the end."""
     wording = prompts.load()
     corpus = [wording.system, *wording.tasks.values(), *phrase_to_au()] * 20
     corpus += [f"AU{au:02d}" for au in demo_data.PRESENCES] * 50
     labels = {label for task in TASKS.values() for names in task.labels.values() for label in names}
     corpus += [f"{label}. {label} {label.lower()} 1_{label.lower()},2" for label in sorted(labels)] * 20
-    for _ in range(4000):
-        for kinds in (WORDS, PICTURES):
+    for _ in range(2000):
+        for kinds in (LOOKUPS, WORDS, PICTURES):
             example = teacher.rng.choices([make for make, _ in kinds], [weight for _, weight in kinds])[0](teacher)
             corpus.append(f"{example.question}\n{example.answer}")
     core = Tokenizer(models.BPE(unk_token="<unk>"))
@@ -319,8 +358,8 @@ def collate(examples: list[Example], tokenizer: PreTrainedTokenizerFast, rng: ra
     for example in examples:
         image = "<img>" + IMAGE_TOKEN * TOKENS + "</img>\n"
         media = "".join(f"Frame{i + 1}: {image}" if example.video else image for i in range(len(example.pictures)))
-        head = f"<|system|>\n{system}<|end|>\n" if rng.random() < 0.5 else ""
-        prompt = tokenizer(f"{head}<|user|>\n{media}{example.question}<|end|>\n<|assistant|>\n").input_ids
+        head = f"<|system|>\n{system}<|end|>" if rng.random() < 0.5 else ""
+        prompt = tokenizer(f"{head}<|user|>\n{media}{example.question}<|end|><|assistant|>\n").input_ids
         answer = tokenizer(f"{example.answer}<|end|>").input_ids
         rows.append((prompt, answer))
         picture_rows += example.pictures
@@ -339,17 +378,19 @@ def collate(examples: list[Example], tokenizer: PreTrainedTokenizerFast, rng: ra
 
 
 def loss_of(model: InternVLForConditionalGeneration, batch: dict) -> tuple[torch.Tensor, float]:
-    """Cross entropy on answers + 0.1 x that on the words of questions; and the share of answer tokens that are right."""
+    """Cross entropy on answers + 0.1 x that on the words of questions; and the share of right answer tokens."""
     batch = dict(batch)
     answers = batch.pop("answers")[:, 1:]
-    ids, mask = batch["input_ids"], batch["attention_mask"]
-    logits = model(**batch).logits[:, :-1]
-    target = ids[:, 1:]
-    losses = nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view_as(target)
-    words = (mask[:, 1:] == 1) & ~answers & (target < model.config.image_token_id - len(CHAT) + 1)
-    loss = losses[answers].mean() + 0.1 * (losses[words].mean() if words.any() else 0.0)
-    right = (logits.argmax(-1) == target)[answers].float().mean().item()
-    return loss, right
+    target = batch["input_ids"][:, 1:]
+    words = (
+        (batch["attention_mask"][:, 1:] == 1) & ~answers & (target < model.config.text_config.vocab_size - len(CHAT))
+    )
+    words &= (torch.arange(target.shape[1]) + answers.sum()) % 4 == 0  # a quarter of them is enough
+    hidden = model.model(**batch).last_hidden_state[:, :-1]
+    logits = model.lm_head(hidden[answers])
+    loss = nn.functional.cross_entropy(logits, target[answers])
+    loss = loss + 0.1 * nn.functional.cross_entropy(model.lm_head(hidden[words]), target[words])
+    return loss, (logits.argmax(-1) == target[answers]).float().mean().item()
 
 
 def train(
@@ -409,37 +450,60 @@ def teach(
         tasks, size = kinds[number % len(kinds)]
         makers = teacher.rng.choices([make for make, _ in tasks], [weight for _, weight in tasks], k=size)
         loss, right = loss_of(model, collate([make(teacher) for make in makers], tokenizer, teacher.rng))
-        label = {id(WORDS): "words", id(PICTURES): "pictures", id(CLIPS): "clips"}[id(tasks)]
+        label = {id(LOOKUPS): "lookups", id(WORDS): "words", id(PICTURES): "pictures", id(CLIPS): "clips"}[id(tasks)]
         return loss, {f"{label} loss": loss.item(), f"{label} right": right}
 
     train([p for p in model.parameters() if p.requires_grad], steps, rate, step, name)
 
 
-def make(out: Path, seed: int, steps: int) -> None:
-    torch.manual_seed(seed)
-    torch.set_num_threads(1)  # sums in one order, whatever the machine
-    teacher = Teacher(random.Random(f"pretraining/{seed}"))
-    tokenizer = make_tokenizer(teacher)
+def new_model(seed: int) -> tuple[InternVLForConditionalGeneration, PreTrainedTokenizerFast, dict]:
+    """Random weights, the tokenizer and the original config; the same for a seed."""
+    tokenizer = make_tokenizer(Teacher(random.Random(f"pretraining/{seed}/tokenizer")))
     settings = config(len(tokenizer), tokenizer.eos_token_id)
+    torch.manual_seed(seed)
     model = InternVLForConditionalGeneration(build_config(settings, tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)))
-    model.float().train()
-    open_eyes(model, teacher, int(steps * 0.3))
-    teach(model, tokenizer, teacher, int(steps * 0.4), 1.5e-3, ((WORDS, 32),), "words")
-    teach(
-        model,
-        tokenizer,
-        teacher,
-        steps - int(steps * 0.3) - int(steps * 0.4),
-        1e-3,
-        ((WORDS, 24), (PICTURES, 32), (PICTURES, 32), (CLIPS, 8)),
-        "both",
-    )
+    return model.float().train(), tokenizer, settings
+
+
+def learn(phase: str, seed: int, steps: int, files: Sequence[Path], out: Path) -> None:
+    """One phase of pretraining: `eyes` and `words` train parts that do not overlap, `both` trains all of the two."""
+    torch.set_num_threads(1)  # sums in one order, whatever the machine
+    model, tokenizer, _ = new_model(seed)
+    for file in files:
+        model.load_state_dict(load_file(file), strict=False)
+    teacher = Teacher(random.Random(f"pretraining/{seed}/{phase}"))
+    if phase == "eyes":
+        open_eyes(model, teacher, steps)
+    elif phase == "words":
+        teach(model, tokenizer, teacher, steps, 1.5e-3, ((LOOKUPS, 16), (LOOKUPS, 16), (WORDS, 32)), phase)
+    else:
+        mixed = ((LOOKUPS, 16), (PICTURES, 32), (WORDS, 32), (PICTURES, 32), (CLIPS, 8))
+        teach(model, tokenizer, teacher, steps, 1e-3, mixed, phase)
+    seen = ("model.vision_tower.", "model.multi_modal_projector.")
+    weights = {
+        name: weight.contiguous()
+        for name, weight in model.state_dict().items()
+        if phase == "both" or name.startswith(seen) == (phase == "eyes")
+    }
+    save_file(weights, out)
+
+
+def make(out: Path, seed: int, steps: int) -> None:
+    """Pretrain for `steps` steps in all (eyes and words at the same time, then both) and write the checkpoint."""
+    with tempfile.TemporaryDirectory() as folder:
+        eyes, words, both = (Path(folder) / f"{phase}.safetensors" for phase in ("eyes", "words", "both"))
+        with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+            first = [pool.submit(learn, "eyes", seed, steps // 3, (), eyes)]
+            first.append(pool.submit(learn, "words", seed, steps // 3, (), words))
+            for future in first:
+                future.result()
+        learn("both", seed, steps - 2 * (steps // 3), (eyes, words), both)
+        model, tokenizer, settings = new_model(seed)
+        model.load_state_dict(load_file(both))
     save_internvl2_original(model.half(), settings, tokenizer, out)
-    end = tokenizer.eos_token_id
-    write_json(
-        out / "generation_config.json",
-        {"bos_token_id": 1, "eos_token_id": [end], "pad_token_id": tokenizer.pad_token_id},
-    )
+    generation = {"bos_token_id": 1, "eos_token_id": [tokenizer.eos_token_id], "pad_token_id": tokenizer.pad_token_id}
+    write_json(out / "generation_config.json", generation)
+    (out / "model.safetensors").chmod(0o644)  # safetensors makes it readable by its owner alone
 
 
 def main() -> int:

@@ -497,8 +497,11 @@ class Line:
     causes: list[int] = field(default_factory=list)
 
 
-def conversation(rng: random.Random) -> list[Line]:
-    """4 to 7 lines. A thing's first mention is the cause of every emotion whose line speaks of that thing."""
+def conversation(rng: random.Random, recent: float = 0.0) -> list[Line]:
+    """4 to 7 lines. The line that tells of a thing is the cause of every emotion whose line speaks of that thing.
+
+    recent: share of the reactions that are to the thing told last; the others are to any.
+    """
     nouns = rng.sample(NOUNS, 12)
     cast = rng.sample(SPEAKERS, rng.choice((2, 3)))
     told: dict[str, int] = {}  # thing → index of the line that told of it
@@ -514,7 +517,10 @@ def conversation(rng: random.Random) -> list[Line]:
             told[thing] = index
             return f"{rng.choice(('the', 'my', 'our'))} {thing} {rng.choice(PREDICATES[mood])}"
 
-        kind = rng.choices(list(KINDS), KINDS.values())[0]
+        weights = dict(KINDS)
+        if recent:  # people react at once
+            weights["react"] *= 3 if index - 1 in told.values() else 0.2
+        kind = rng.choices(list(weights), weights.values())[0]
         if promised:
             kind, thing, promised = "calm", promised, None
             lines.append(Line(speaker, tell("neutral", thing), "neutral"))
@@ -523,7 +529,7 @@ def conversation(rng: random.Random) -> list[Line]:
         elif kind == "chatter":
             lines.append(Line(speaker, rng.choice(CHATTER), "neutral"))
         elif kind == "react":
-            thing = rng.choice(list(told))
+            thing = list(told)[-1] if recent and rng.random() < recent else rng.choice(list(told))
             lines.append(Line(speaker, rng.choice(REACTIONS[emotion]).format(thing), emotion, [told[thing]]))
         elif kind == "both" and told:
             thing = rng.choice(list(told))
@@ -668,7 +674,7 @@ def make_ecf(root: Path, seed: int, counts: dict[str, int], aus: dict, phrases: 
         document = []
         for _ in range(count):
             number += 1
-            lines = conversation(rng)
+            lines = conversation(rng, recent=0.8)
             utterances, pairs = [], []
             for index, line in enumerate(lines, 1):
                 video = f"dia{number}utt{index}.mp4"

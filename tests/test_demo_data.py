@@ -123,7 +123,7 @@ def test_a_cause_is_the_line_that_tells_of_the_thing():
     rng = random.Random(0)
     pairs = own = later = none = 0
     for _ in range(300):
-        lines = demo_data.conversation(rng)
+        lines = demo_data.conversation(rng, recent=0.8)
         for index, line in enumerate(lines, 1):
             assert line.causes == sorted(set(line.causes))
             assert (line.emotion != "neutral") or not line.causes
