@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from swift_plugins import metrics
 from swift_plugins.files import atomic_open
 from swift_plugins.results import LINE, Channel, media_of, query_of, reread
-from swift_plugins.scores import columns, flatten, percent
+from swift_plugins.scores import HEADLINES, columns, flatten, percent
 from swift_plugins.tasks import aus_of
 
 WORST = 20
@@ -45,14 +45,6 @@ STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "savefig.dpi": 200,
-}
-# What stands for a channel in the overview: the figures that papers print.
-HEADLINES = {
-    "msa": (("acc2_has0", "Acc2 negative / non-negative"), ("acc2_non0", "Acc2 negative / positive")),
-    "mer": (("weighted_f1", "weighted F1"), ("accuracy", "accuracy")),
-    "fer": (("f1", "AU F1"),),
-    "eri": (("label_agreement", "label agreement"), ("rouge_l", "ROUGE-L")),
-    "ecpe": (("paper f1", "F1, paper's protocol"), ("semeval f1", "F1, SemEval's protocol")),
 }
 
 

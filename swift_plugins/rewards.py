@@ -3,9 +3,11 @@
     swift sft …  --eval_strategy steps --eval_metric amt --val_dataset amt:dev
     swift rlhf … --rlhf_type grpo --reward_funcs amt_answer amt_format amt_pairs amt_aus      # configs/demo/grpo.yaml
 
-Eval metric `amt`: the strict figures of compute_result.py per channel, as `eval_meld.mer_accuracy`. With
-`--predict_with_generate true` they are of generated answers; without, of teacher-forced ones (each token predicted from
-the gold tokens before it), which is cheap and close for one-word answers, and flattering for longer ones.
+Eval metric `amt`: the strict figures of compute_result.py per channel, as `eval_meld.mer_accuracy`, and `eval_amt`, the
+mean over channels of the first figure of each (Acc2, weighted F1, F1), to choose a checkpoint by. They are of generated
+answers with `--predict_with_generate true --metric_for_best_model amt --greater_is_better true`; otherwise of
+teacher-forced ones (each token predicted from the gold tokens before it): cheap, close for one-word answers, flattering
+for longer ones.
 
 A reward is between 0 and 1, or None where it does not apply to the row's task, which ms-swift leaves out of the sum:
 
@@ -108,10 +110,12 @@ def _orm(name: str) -> type[ORM]:
 
 
 class AmtMetrics(EvalMetrics):
-    """`--eval_metric amt`: {<channel>_<metric>: fraction} of the strict reading, and <channel>_unparsed."""
+    """`--eval_metric amt`: {<channel>_<metric>: fraction} of the strict reading, <channel>_unparsed, and amt."""
 
     def preprocess_logits_for_metrics(self, logits, labels):
         """(batch, length, vocabulary) → (batch, length): the likeliest token, so that no logits are kept."""
+        if self.args.predict_with_generate:  # texts, not logits
+            return logits
         return (logits[0] if isinstance(logits, (list, tuple)) else logits).argmax(dim=-1)
 
     def compute_metrics(self, eval_prediction) -> dict[str, float]:
@@ -147,12 +151,16 @@ class AmtMetrics(EvalMetrics):
 
 def channel_metrics(rows: Iterable[dict]) -> dict[str, float]:
     """{<channel>_<metric>: fraction} of result rows, strict reading; rows whose gold cannot be read are left out."""
-    figures = {}
+    figures, firsts = {}, []
     for name, channel in group_rows(rows).items():
         block = scores.score_channel(channel)
-        for metric, value in scores.flatten(block["strict"]).items():
+        strict = scores.flatten(block["strict"])
+        firsts.append(strict[scores.HEADLINES[channel.task.key][0][0]])
+        for metric, value in strict.items():
             figures[f"{name}_{metric.replace(' ', '_')}"] = value
         figures[f"{name}_unparsed"] = metrics.ratio(block["unparsed"], block["n"])
+    if firsts:
+        figures["amt"] = sum(firsts) / len(firsts)
     return figures
 
 

@@ -14,6 +14,14 @@ from swift_plugins.results import Channel
 VERSION = "1.0"  # of the scorer: changes whenever a figure could change for the same file
 READINGS = ("strict", "lenient")
 PROTOCOLS = {"msa": ("acc2",), "mer": ("labels",), "fer": ("aus",), "eri": ("text",), "ecpe": ("paper", "semeval")}
+# What stands for a channel where there is no room for all: the figures that papers print, the first one before all.
+HEADLINES = {
+    "msa": (("acc2_has0", "Acc2 negative / non-negative"), ("acc2_non0", "Acc2 negative / positive")),
+    "mer": (("weighted_f1", "weighted F1"), ("accuracy", "accuracy")),
+    "fer": (("f1", "AU F1"),),
+    "eri": (("label_agreement", "label agreement"), ("rouge_l", "ROUGE-L")),
+    "ecpe": (("paper f1", "F1, paper's protocol"), ("semeval f1", "F1, SemEval's protocol")),
+}
 
 
 def score_channel(channel: Channel, draws: int = 0, seed: int = 0) -> dict:

@@ -2,13 +2,23 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swift_plugins.rewards import REWARDS, channel_metrics, register
+from swift_plugins.rewards import REWARDS, AmtMetrics, channel_metrics, register
 from swift_plugins.tasks import TASKS
+from tests.tiny_amt import tiny_amt
+
+ROOT = Path(__file__).resolve().parents[1]
+CHECKPOINT = ROOT / "configs" / "demo" / "checkpoint"
 
 
 @pytest.mark.parametrize(
@@ -71,5 +81,78 @@ def test_channel_metrics_are_those_of_compute_result():
     figures = channel_metrics(rows)
     assert figures["meld.mer_accuracy"] == figures["meld.mer_unparsed"] == 0.5
     assert figures["ecf.ecpe_paper_f1"] == figures["ecf.ecpe_semeval_f1"] == 1
+    assert figures["amt"] == pytest.approx((1 + figures["meld.mer_weighted_f1"]) / 2)
     assert all(math.isfinite(value) for value in figures.values())
     json.dumps(figures)
+
+
+def swift(command, *arguments, data, out):
+    """A real ms-swift process on the demo checkpoint; returns the log lines that it wrote as JSON."""
+    environment = os.environ | {"AMT_DATA": str(data), "AMT_MEDIA": str(data), "OMP_NUM_THREADS": "1"}
+    program = Path(sys.executable).with_name("swift")
+    options = ["--model", CHECKPOINT, "--output_dir", out, "--external_plugins", ROOT / "swift_plugins" / "emoverse.py"]
+    line = [str(part) for part in (program, command, *arguments, *options)]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(text) for text in (out / "logging.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def amt(tmp_path_factory):
+    return tiny_amt(tmp_path_factory.mktemp("rewards") / "amt")
+
+
+@pytest.mark.swift
+def test_two_grpo_steps(amt, tmp_path):
+    datasets = ["--dataset", "amt:mosei.msa#4", "amt:meld.mer#4", "amt:mosei.fer#4", "amt:ecf.ecpe#4"]
+    log = swift("rlhf", ROOT / "configs" / "demo" / "grpo.yaml", *datasets, data=amt, out=tmp_path / "out")
+    steps = [entry for entry in log if "reward" in entry]
+    assert len(steps) == 2
+    for entry in steps:  # amt_pairs and amt_aus are absent from a step in which no row is theirs
+        means = [entry[f"rewards/{name}/mean"] for name in REWARDS if f"rewards/{name}/mean" in entry]
+        assert len(means) >= 2 and all(0 <= mean <= 1 for mean in means)
+
+
+@pytest.mark.swift
+def test_eval_metric_of_generated_answers(amt, tmp_path):
+    options = [
+        "--dataset",
+        "amt:mosei.msa#8",
+        "--val_dataset",
+        "amt:test",
+        "--max_steps",
+        "1",
+        "--eval_strategy",
+        "steps",
+    ]
+    options += ["--eval_steps", "1", "--save_strategy", "no", "--report_to", "none", "--eval_metric", "amt"]
+    options += ["--per_device_eval_batch_size", "4", "--predict_with_generate", "true", "--max_new_tokens", "4"]
+    options += ["--metric_for_best_model", "amt", "--greater_is_better", "true"]
+    log = swift("sft", ROOT / "configs" / "demo" / "stage1.yaml", *options, data=amt, out=tmp_path / "out")
+    figures = next(entry for entry in log if "eval_amt" in entry)
+    for name in ("eval_meld.mer_accuracy", "eval_mosei.msa_acc2_has0", "eval_ecf.ecpe_paper_f1", "eval_mosei.fer_f1"):
+        assert 0 <= figures[name] <= 1
+    assert 0 <= figures["eval_meld.mer_unparsed"] <= 1
+
+
+def test_eval_metric_of_teacher_forced_answers():
+    """Labels are shifted by one against the predictions, and padded with -100 as ms-swift pads them."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
+    golds, answers = ["Joy.", "Fear.", "Joy."], ["Joy.", "Fear.", "Anger."]
+    labels, predictions = np.full((3, 12), -100), np.zeros((3, 12), dtype=int)
+    for row, (gold, answer) in enumerate(zip(golds, answers, strict=True)):
+        gold, answer = (tokenizer.encode(text, add_special_tokens=False) for text in (gold, answer))
+        tokens = (answer + gold[len(answer) :])[: len(gold)]
+        labels[row, 5 : 5 + len(gold)] = gold
+        predictions[row, 4 : 4 + len(gold)] = tokens
+    trainer = SimpleNamespace(
+        template=SimpleNamespace(tokenizer=tokenizer),
+        eval_dataset=[{"channel": "meld.mer", "messages": [{"role": "user", "content": str(i)}]} for i in range(3)],
+    )
+    metric = AmtMetrics(SimpleNamespace(predict_with_generate=False), trainer)
+    figures = metric.compute_metrics(SimpleNamespace(predictions=predictions, label_ids=labels))
+    assert figures["meld.mer_accuracy"] == pytest.approx(2 / 3)
+    trainer.eval_dataset.pop()
+    assert metric.compute_metrics(SimpleNamespace(predictions=predictions, label_ids=labels)) == {}
