@@ -44,8 +44,10 @@ need_model() {
 # The whole checkpoint of a stage that was saved last; empty when there is none. trainer_state.json is written at the
 # end of a save, so a folder without it was cut off by a kill.
 last_checkpoint() {
-    [ -d "$1" ] || return 0
-    find "$1" -mindepth 2 -maxdepth 2 -path '*/checkpoint-*/trainer_state.json' -printf '%h\n' | sort -V | tail -n 1
+    local state
+    for state in "$1"/checkpoint-*/trainer_state.json; do
+        [ ! -f "$state" ] || dirname "$state"
+    done | sort -V | tail -n 1
 }
 
 # FLAGS of swift sft that start training in folder $1, or with RESUME=1 go on from its last whole checkpoint with the
