@@ -73,14 +73,16 @@ def load(path: Path | str | None = None) -> Prompts:
         raise InputError("needs the keys system, tasks and formats", path)
     unknown = set(wording) - {"system", "tasks", "formats"}
     if unknown:
-        raise InputError(f"unknown key {sorted(unknown)[0]}", path)
+        raise InputError(f"unknown key {min(map(str, unknown))}", path)
+    if not isinstance(wording.get("system") or "", str):
+        raise InputError("system is not a text", path)
 
     tasks, formats = wording["tasks"], wording.get("formats") or {}
     for task in TASKS:
         if task not in tasks:
             raise InputError(f"tasks has no template for {task}", path)
     for key, template in tasks.items():
-        task = key.rpartition(".")[2]
+        task = str(key).rpartition(".")[2]
         if task not in TASKS:
             raise InputError(f"tasks: {key} is not a task (one of {', '.join(TASKS)})", path)
         _check(template, _COMMON | (_ECPE if task == "ecpe" else set()), f"tasks.{key}", path)

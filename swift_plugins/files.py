@@ -27,16 +27,24 @@ class InputError(Exception):
 
 
 def run_cli(main: Callable[[], int | None]) -> None:
-    """Call `main` and exit: its own status (None is 0), or 2 with one line on stderr for an `InputError`."""
+    """Call `main` and exit: its own status (None is 0), or 2 with one line on stderr for an `InputError`.
+
+    So for what the file system refuses (a folder where a file is meant, no permission, a full disk).
+    """
     try:
         status = main() or 0
         sys.stdout.flush()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
-    except BrokenPipeError:  # `… | head` closed the pipe: nobody is left to tell
+    except BrokenPipeError:  # must come before its base class; `… | head` closed the pipe: nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
+    except OSError as error:
+        print(
+            f"error: {error.filename or ''}: {error.strerror or error}".replace("error: : ", "error: "), file=sys.stderr
+        )
+        status = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
@@ -92,6 +100,8 @@ def read_json(path: str | os.PathLike) -> object:
         raise InputError(f"is not UTF-8 ({error.reason} at byte {error.start})", path) from None
     except json.JSONDecodeError as error:
         raise InputError(f"is not JSON: {error.msg}", path, error.lineno) from None
+    except RecursionError:
+        raise InputError("is not JSON (nested too deeply)", path) from None
 
 
 def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict]]:
