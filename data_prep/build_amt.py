@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from data_prep import ecf, eri_review, leakage, media, meld, mosei, prompts
+from data_prep import ecf, ecf_emotions, eri_review, leakage, media, meld, mosei, prompts
 from data_prep.sample import Fault, Sample
 from swift_plugins.files import InputError, read_json, read_rows, run_cli, write_json, write_rows
 from swift_plugins.tasks import TASKS, split_channel
@@ -36,7 +36,8 @@ class Options:
     missing_media, probe, jobs: see `data_prep.media.resolve`. neutral: MSA is binary, so a clip without sentiment is
     `positive` (non-negative) or `drop`ped; the MOSEI test and dev clips stay, under the channel `mosei.msa.zero`.
     allow_loss: whether a test split may lose clips. exclude_leaks: the `<dataset>:<split>`s whose conversations do
-    not belong into training. mosei: options of `data_prep.mosei.read`.
+    not belong into training. ecf_mer: ECF's utterances as MER rows, too. ecf_emotions: a result file of these, whose
+    emotions ECPE prompts show (see `data_prep.ecf_emotions`). mosei: options of `data_prep.mosei.read`.
     """
 
     missing_media: str = "error"
@@ -45,6 +46,8 @@ class Options:
     neutral: str = "positive"
     allow_loss: bool = False
     exclude_leaks: tuple[str, ...] = ()
+    ecf_mer: bool = False
+    ecf_emotions: str | None = None
     mosei: dict = field(default_factory=dict)
 
 
@@ -93,6 +96,7 @@ class Builder:
         self.faults: list[Fault] = []
         self.left_out: dict[str, Counter] = {}  # channel → reason → count
         self.clips: dict[str, dict[str, int]] = {}
+        self.ecf_gold: dict[str, str] = {}  # of ecf_emotions: sample id → gold emotion, as samples hold predicted ones
         self.held_out: list[Sample] = []  # of exclude_leaks: what no training conversation may hold
 
     def add(self, dataset: str, root: Path, fer: Records, eri: Records) -> None:
@@ -105,6 +109,10 @@ class Builder:
         samples = list(READERS[dataset](root, self.split, self.faults, **read_options))
         read = len(samples)
         samples = self._without_leaks(samples)
+        if dataset == "ecf" and self.options.ecf_emotions:
+            self.ecf_gold = {sample.id: sample.emotion for sample in samples}
+            predicted = ecf_emotions.read_emotions(Path(self.options.ecf_emotions), samples, self.wording, self.faults)
+            samples = ecf_emotions.relabel(samples, predicted)
         # Every MOSEI task uses the peak frame: a clip that has one needs no video, and is not lost for a broken one.
         framed = {s.id: image for s in samples if dataset == "mosei" and (image := fer.image(s))}
         options = self.options
@@ -161,7 +169,17 @@ class Builder:
         """(channel, task, gold) for every row of a sample but FER's."""
         dataset = sample.dataset
         if dataset == "ecf":
-            if sample.emotion == "neutral":
+            if self.options.ecf_mer:
+                yield "ecf.mer", "mer", self.ecf_gold.get(sample.id, sample.emotion)
+            if self.options.ecf_emotions:
+                gold = tuple((sample.index, self.ecf_gold[sample.id], cause) for cause in sample.causes)
+                if sample.emotion not in ("neutral", ecf_emotions.UNKNOWN):
+                    yield "ecf.ecpe.predicted", "ecpe", gold
+                elif gold:
+                    yield "ecf.ecpe.missed", "ecpe", gold
+                else:
+                    self._leave_out("ecf.ecpe", "predicted neutral, and without a cause in the gold")
+            elif sample.emotion == "neutral":
                 self._leave_out("ecf.ecpe", "neutral utterances are context, never targets")
             elif self.split == "train" and not sample.causes:
                 self._leave_out("ecf.ecpe", "a training target without an annotated cause")
@@ -320,6 +338,13 @@ def main() -> int:
         metavar="SPLITS",
         help="leave out training conversations that these hold too, e.g. meld:test,meld:dev (see data_prep.leakage)",
     )
+    parser.add_argument("--ecf-mer", action="store_true", help="write ECF's utterances as MER rows, too (ecf.mer)")
+    parser.add_argument(
+        "--ecf-emotions",
+        type=Path,
+        metavar="RESULT",
+        help="result file of ecf.mer: ECPE prompts show its emotions instead of the gold (see data_prep.ecf_emotions)",
+    )
     parser.add_argument("--neutral", default="positive", choices=("positive", "drop"), help="neutral clips in MSA")
     parser.add_argument("--mosei-ties", default="first", choices=("first", "drop"), help="equal strongest emotions")
     parser.add_argument("--mosei-all-zero", default="neutral", choices=("neutral", "drop"), help="no emotion at all")
@@ -343,6 +368,8 @@ def main() -> int:
             raise InputError("no such folder", folder)
     media_root = args.media_root or Path(os.path.commonpath([folder.resolve() for folder in folders.values()]))
     check_media_root(args.out, media_root)
+    if args.ecf_emotions and (args.ecf is None or args.split == "train"):
+        raise InputError("--ecf-emotions is for the test or dev split of --ecf")
 
     options = Options(
         missing_media=args.missing_media,
@@ -350,6 +377,8 @@ def main() -> int:
         jobs=args.jobs,
         neutral=args.neutral,
         allow_loss=args.allow_loss,
+        ecf_mer=args.ecf_mer,
+        ecf_emotions=str(args.ecf_emotions) if args.ecf_emotions else None,
         exclude_leaks=tuple(filter(None, args.exclude_leaks.split(","))),
         mosei={"ties": args.mosei_ties, "all_zero": args.mosei_all_zero},
     )

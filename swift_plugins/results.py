@@ -141,14 +141,16 @@ def _conversation(clip: re.Match | None, lines: dict[int, str], query: str, row:
     return row
 
 
-def _target(clip: re.Match | None, lines: dict[int, str], gold: tuple) -> tuple[int, str | None, int | None] | None:
+def _target(
+    clip: re.Match | None, lines: dict[int, str], query: str, gold: tuple
+) -> tuple[int, str | None, int | None] | None:
     """(index, emotion or None, previous index or None) of an ecpe row's target; None where the row does not say."""
     if clip:
         index = int(clip[2])
     elif gold:
         index = gold[0][0]
     elif lines:
-        index = next(reversed(lines))  # the target's line is the last one of the prompt
+        index = int(list(LINE.finditer(query))[-1][1])  # the target's line is the last one of the prompt
     else:
         return None
     emotion = gold[0][1] if gold else lines.get(index)
@@ -214,7 +216,7 @@ class _Collector:
                 self._known[name] = _known(name)
             except InputError as error:
                 raise InputError(error.reason, path, line) from None
-        base, zero = self._known[name]
+        base, marked = self._known[name]
         if base not in self.channels:
             dataset, key, _ = split_channel(base)
             self.channels[base] = Channel(base, dataset, TASKS[key])
@@ -243,13 +245,16 @@ class _Collector:
         waiting = self.ids.get((name, query, gold_text))
         clip = _CLIP.match(waiting.popleft() if waiting else media[-1] if media else "")
         if channel.task.key == "ecpe":
+            if marked:
+                strict = lenient = ()
             lines = {int(match[1]): match[2] for match in LINE.finditer(query)}
             conversation = _conversation(clip, lines, query, len(self.order))
             channel.keys.append(conversation)
             channel.units.append(conversation)
-            channel.targets.append(_target(clip, lines, gold))
+            predicted = base.endswith(".predicted")
+            channel.targets.append(None if marked else _target(clip, lines, query, () if predicted else gold))
         else:
-            channel.keys.append(zero or gold == 0)
+            channel.keys.append(marked or gold == 0)
             channel.units.append(clip[1] if clip else None)
         if strict is None and len(channel.unparsed) < 20:
             shown = response if isinstance(response, str) else json.dumps(response, ensure_ascii=False)
@@ -273,7 +278,11 @@ class _Collector:
 
 
 def _known(channel: str) -> tuple[str, bool]:
-    """(channel that it is scored in, whether it marks zero sentiment); InputError when no task scores it."""
+    """(channel that it is scored in, whether its rows are marked); InputError when no task scores it.
+
+    `mosei.msa.zero` marks zero sentiment. `ecf.ecpe.missed` marks targets that the model's own MER pass missed: part of
+    `ecf.ecpe.predicted`, where they count as gold without a prediction, whatever the response.
+    """
     try:
         dataset, key, part = split_channel(channel)
     except ValueError as error:
@@ -281,8 +290,11 @@ def _known(channel: str) -> tuple[str, bool]:
     labels = TASKS[key].labels
     if labels and dataset not in labels:
         raise InputError(f"no label set of {key} for dataset {dataset!r}: it is one of {', '.join(labels)}")
-    zero = key == "msa" and part == "zero"
-    return (f"{dataset}.{key}" if zero else channel), zero
+    if (key, part) == ("msa", "zero"):
+        return f"{dataset}.msa", True
+    if (key, part) == ("ecpe", "missed"):
+        return f"{dataset}.ecpe.predicted", True
+    return channel, False
 
 
 def _drop_duplicates(files: list[Path], exclude: set[str], identities: list, order: list) -> None:

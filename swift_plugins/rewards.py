@@ -155,7 +155,7 @@ def channel_metrics(rows: Iterable[dict]) -> dict[str, float]:
     for name, channel in group_rows(rows).items():
         block = scores.score_channel(channel)
         strict = scores.flatten(block["strict"])
-        firsts.append(strict[scores.HEADLINES[channel.task.key][0][0]])
+        firsts.append(next(strict[metric] for metric, _ in scores.HEADLINES[channel.task.key] if metric in strict))
         for metric, value in strict.items():
             figures[f"{name}_{metric.replace(' ', '_')}"] = value
         figures[f"{name}_unparsed"] = metrics.ratio(block["unparsed"], block["n"])

@@ -6,7 +6,6 @@ Used by compute_result.py; the arithmetic is in metrics.py, the parsers are in t
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
 
 from swift_plugins import metrics
 from swift_plugins.results import Channel
@@ -31,7 +30,7 @@ def score_channel(channel: Channel, draws: int = 0, seed: int = 0) -> dict:
     Beside them: n_non0 (msa), baselines, per_class per reading, signatures, examples of unparsed responses, excluded
     rows by reason, and with `draws` the 95 % intervals per reading.
     """
-    task, dataset = channel.task, channel.dataset
+    task = channel.task
     block = {
         "n": len(channel.golds),
         "unparsed": channel.strict.count(None),
@@ -44,13 +43,9 @@ def score_channel(channel: Channel, draws: int = 0, seed: int = 0) -> dict:
         if reading == "lenient" and channel.lenient == channel.strict:  # always so for eri, the slowest to score
             block[reading], per_class[reading] = block["strict"], per_class["strict"]
             continue
-        figures = task.score(dataset, channel.golds, getattr(channel, reading), channel.keys)
-        block[reading], per_class[reading] = _split(figures)
-    block["baselines"] = {
-        name: _split(task.score(dataset, channel.golds, predictions, channel.keys))[0]
-        for name, predictions in baselines(channel).items()
-    }
-    if None in channel.targets:
+        block[reading], per_class[reading] = _figures(channel, getattr(channel, reading))
+    block["baselines"] = {name: _figures(channel, predictions)[0] for name, predictions in baselines(channel).items()}
+    if None in channel.targets and not channel.name.endswith(".predicted"):  # there, None is a missed target
         block["baseline_targets_unknown"] = channel.targets.count(None)
     if any(target and target[1] is None for target in channel.targets):
         # Where gold is empty and the row has no prompt, the target's emotion is unknown. Any emotion is equally wrong
@@ -63,7 +58,7 @@ def score_channel(channel: Channel, draws: int = 0, seed: int = 0) -> dict:
     block["per_class"] = per_class
     block["signatures"] = [
         signature(channel.name, protocol, reading, block["n"], block[unparsed])
-        for protocol in PROTOCOLS[task.key]
+        for protocol in _protocols(channel)
         for reading, unparsed in zip(READINGS, ("unparsed", "unparsed_lenient"), strict=True)
     ]
     if channel.excluded:
@@ -74,6 +69,19 @@ def score_channel(channel: Channel, draws: int = 0, seed: int = 0) -> dict:
 def signature(channel: str, protocol: str, reading: str, n: int, unparsed: int) -> str:
     """One line that says what a figure is, to be quoted beside it."""
     return f"{channel}|protocol:{protocol}|reading:{reading}|n:{n}|unparsed:{unparsed}|version:{VERSION}"
+
+
+def _protocols(channel: Channel) -> tuple[str, ...]:
+    """Of ecpe with predicted emotions only semeval: the paper's protocol does not see what is predicted for nothing."""
+    return ("semeval",) if channel.name.endswith(".predicted") else PROTOCOLS[channel.task.key]
+
+
+def _figures(channel: Channel, predictions: list) -> tuple[dict, dict]:
+    """(figures, per_class) of some predictions for a channel's rows."""
+    figures = channel.task.score(channel.dataset, channel.golds, predictions, channel.keys)
+    if channel.task.key == "ecpe":
+        figures = {protocol: figures[protocol] for protocol in _protocols(channel)}
+    return _split(figures)
 
 
 def _split(figures: dict) -> tuple[dict, dict]:
@@ -127,7 +135,11 @@ def intervals(channel: Channel, reading: str, draws: int, seed: int) -> dict:
         task.count(dataset, pick(channel.golds, rows), pick(predictions, rows), pick(channel.keys, rows))
         for rows in _units(channel)[0]
     ]
-    finish: Callable[[Counter], dict] = lambda counts: task.finish(dataset, counts)  # noqa: E731
+
+    def finish(counts: Counter) -> dict:
+        figures = task.finish(dataset, counts)
+        return {key: figures[key] for key in _protocols(channel)} if task.key == "ecpe" else figures
+
     return metrics.bootstrap(units, finish, draws, seed)
 
 

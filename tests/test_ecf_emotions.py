@@ -1,0 +1,147 @@
+"""The honest ECPE mode, end to end without a model: MER rows, answers, prompts with predicted emotions, scores."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from swift_plugins.files import write_rows
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*arguments):
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture
+def ecf(tmp_path):
+    """Two conversations; `Yes .` is said twice, with different emotions."""
+    said = {
+        1: [("Ross", "You won !", "surprise"), ("Joey", "Yes .", "joy"), ("Ross", "I lost .", "sadness")],
+        2: [("Ross", "Bad news .", "neutral"), ("Joey", "Yes .", "neutral")],
+    }
+    pairs = {1: [["1_surprise", "1"], ["2_joy", "1"], ["3_sadness", "3"]], 2: []}
+    conversations = [
+        {
+            "conversation_ID": number,
+            "conversation": [
+                {"utterance_ID": i, "speaker": speaker, "text": text, "emotion": emotion}
+                for i, (speaker, text, emotion) in enumerate(lines, 1)
+            ],
+            "emotion-cause_pairs": pairs[number],
+        }
+        for number, lines in said.items()
+    ]
+    folder = tmp_path / "ecf"
+    folder.mkdir()
+    (folder / "Subtask_2_test.json").write_text(json.dumps(conversations))
+    return folder
+
+
+def build(ecf, out, *options):
+    arguments = ["-m", "data_prep.build_amt", "--ecf", ecf, "--split", "test", "--missing-media", "text-only"]
+    done = run(*arguments, "--out", out, *options)
+    if done.returncode:
+        return None, done
+    return {
+        name: [json.loads(line) for line in (out / f"{name}.test.jsonl").read_text().splitlines()]
+        for name in ("ecf.mer", "ecf.ecpe")
+        if (out / f"{name}.test.jsonl").exists()
+    }, done
+
+
+def answer(rows, responses):
+    """Result rows as ms-swift writes them: no id."""
+    for row, response in zip(rows, responses, strict=True):
+        messages = [{"role": "user", "content": row["query"]}, {"role": "assistant", "content": response}]
+        media = {key: row[key] for key in ("videos",) if key in row}
+        yield {
+            "response": response,
+            "labels": row["response"],
+            "channel": row["channel"],
+            "messages": messages,
+            **media,
+        }
+
+
+ANSWERS = ["Surprise.", "Joy.", "Neutral.", "Anger.", "no idea"]  # right, right, missed, a false alarm, unreadable
+
+
+def test_from_a_mer_pass_to_figures_that_compare_with_semeval(ecf, tmp_path):
+    rows, _ = build(ecf, tmp_path / "amt", "--ecf-mer")
+    assert [row["id"] for row in rows["ecf.mer"]] == [
+        f"ecf/test/dia{d}utt{u}" for d, u in ((1, 1), (1, 2), (1, 3), (2, 1), (2, 2))
+    ]
+    write_rows(tmp_path / "mer.jsonl", answer(rows["ecf.mer"], ANSWERS))
+    honest, _ = build(ecf, tmp_path / "honest", "--ecf-emotions", tmp_path / "mer.jsonl")
+    targets = [(row["id"], row["channel"], row["response"]) for row in honest["ecf.ecpe"]]
+    assert targets == [
+        ("ecf/test/dia1utt1", "ecf.ecpe.predicted", "1_surprise,1"),
+        ("ecf/test/dia1utt2", "ecf.ecpe.predicted", "2_joy,1"),
+        ("ecf/test/dia1utt3", "ecf.ecpe.missed", "3_sadness,3"),  # predicted neutral, but it has a cause
+        ("ecf/test/dia2utt1", "ecf.ecpe.predicted", ""),  # neutral, predicted angry: whatever is answered is wrong
+    ]
+    prompt = honest["ecf.ecpe"][3]["query"]
+    assert "1_anger. Ross: Bad news ." in prompt and "2_unknown. Joey: Yes ." in prompt
+    assert "3_neutral. Ross: I lost ." in honest["ecf.ecpe"][0]["query"]
+    report = json.loads((tmp_path / "honest" / "report.test.json").read_text())
+    assert report["fault_counts"]["unparsed_emotion"] == 1
+
+    responses = ["1_surprise,1", "2_joy,2", "3_sadness,3", "1_anger,1"]  # right, wrong, not counted, wrong
+    write_rows(tmp_path / "result.jsonl", answer(honest["ecf.ecpe"], responses))
+    done = run("compute_result.py", tmp_path / "result.jsonl", "--json", tmp_path / "scores.json", "--bootstrap", 10)
+    assert done.returncode == 0, done.stderr
+    block = json.loads((tmp_path / "scores.json").read_text())["ecf.ecpe.predicted"]
+    assert block["n"] == 4 and "paper" not in block["strict"]
+    figures = block["strict"]["semeval"]
+    assert (figures["precision"], figures["recall"]) == pytest.approx((1 / 3, 1 / 3))
+    own = block["baselines"]["self-cause"]["semeval"]  # of predicted emotions: the missed target has no prediction
+    assert (own["precision"], own["recall"]) == pytest.approx((1 / 3, 1 / 3))
+
+
+def test_the_same_words_need_the_order_of_the_split(ecf, tmp_path):
+    rows, _ = build(ecf, tmp_path / "amt", "--ecf-mer")
+    results = list(answer(rows["ecf.mer"], ANSWERS))
+    write_rows(tmp_path / "mixed.jsonl", results[::-1])
+    _, done = build(ecf, tmp_path / "honest", "--ecf-emotions", tmp_path / "mixed.jsonl")
+    assert done.returncode == 2 and "cannot be known" in done.stderr and done.stderr.count("\n") == 1
+    same = list(answer(rows["ecf.mer"], ["Surprise.", "Joy.", "Neutral.", "Anger.", "Joy."]))
+    write_rows(tmp_path / "same.jsonl", same[::-1])  # both `Yes .` got the same answer: nothing to confuse
+    honest, _ = build(ecf, tmp_path / "honest", "--ecf-emotions", tmp_path / "same.jsonl")
+    assert len(honest["ecf.ecpe"]) == 5
+
+
+def test_clips_tell_utterances_apart(ecf, tmp_path):
+    rows, _ = build(ecf, tmp_path / "amt", "--ecf-mer")
+    clips = [row | {"videos": [f"/media/ecf/test/{row['id'].split('/')[-1]}.mp4"]} for row in rows["ecf.mer"]]
+    write_rows(tmp_path / "mer.jsonl", list(answer(clips, ANSWERS))[::-1])
+    honest, done = build(ecf, tmp_path / "honest", "--ecf-emotions", tmp_path / "mer.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert [row["channel"] for row in honest["ecf.ecpe"]].count("ecf.ecpe.missed") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows[:-1], "are wanted"),  # a run that was cut off
+        (lambda rows: [*rows, rows[0]], "are wanted"),  # two runs in one file
+        (lambda rows: [{**rows[0], "messages": [{"role": "user", "content": "?"}]}, *rows[1:]], "no utterance"),
+        (lambda rows: [{**row, "channel": "meld.mer"} for row in rows], "no result of channel ecf.mer"),
+    ],
+)
+def test_refusals(ecf, tmp_path, change, message):
+    rows, _ = build(ecf, tmp_path / "amt", "--ecf-mer")
+    write_rows(tmp_path / "mer.jsonl", change(list(answer(rows["ecf.mer"], ANSWERS))))
+    _, done = build(ecf, tmp_path / "honest", "--ecf-emotions", tmp_path / "mer.jsonl")
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "honest" / "ecf.ecpe.test.jsonl").exists()
+
+
+def test_without_the_options_nothing_changes(ecf, tmp_path):
+    rows, _ = build(ecf, tmp_path / "amt")
+    assert list(rows) == ["ecf.ecpe"]
+    assert {row["channel"] for row in rows["ecf.ecpe"]} == {"ecf.ecpe"}
