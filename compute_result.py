@@ -23,7 +23,7 @@ PUBLISHED = Path(__file__).resolve().parent / "configs" / "published.yaml"
 # ECF and MELD are cut from the same series; the share is that of ECF 2.0 train as released.
 OVERLAP = (
     "ECF train holds 2,535 of the 2,610 MELD test utterances: after training on ECF as released, MELD figures are"
-    " contaminated. Training rows: {}"
+    " contaminated. Trained on: {}"
 )
 
 
@@ -143,11 +143,14 @@ def published(name: str) -> dict:
 def training_note(built: Path | None) -> str:
     """Which ECF rows the model was trained on, as far as known."""
     if built is None:
-        return OVERLAP.format("unknown (name them with --built report.train.json)")
+        return OVERLAP.format("unknown (say it with --built report.train.json)")
     report = read_json(built)
-    options = report.get("options", {}) if isinstance(report, dict) else {}
+    options, clips = (report.get(key, {}) if isinstance(report, dict) else {} for key in ("options", "clips"))
+    if "ecf" not in clips:
+        return OVERLAP.format(f"without ECF ({built})")
     excluded = options.get("exclude_leaks")
-    return OVERLAP.format(f"{built}: {'linked conversations dropped: ' + str(excluded) if excluded else 'as released'}")
+    which = f"without what {', '.join(excluded)} hold, too" if excluded else "as released"
+    return OVERLAP.format(f"ECF {which} ({built})")
 
 
 def submission(channel: Channel, files: list[Path]) -> list[dict]:

@@ -17,4 +17,7 @@ rm -f "$RESULT.part"
 swift infer "$CONFIG_DIR/infer.yaml" --adapters "$CHECKPOINT" --result_path "$RESULT.part" \
     --external_plugins "$PLUGIN" "$@"
 mv "$RESULT.part" "$RESULT"
-python "$ROOT/compute_result.py" "$RESULT" --json "${RESULT%.jsonl}.scores.json"
+scores=(--json "${RESULT%.jsonl}.scores.json" --report "${RESULT%.jsonl}.report")
+if [ -f "$AMT_DATA/report.train.json" ]; then scores+=(--built "$AMT_DATA/report.train.json"); fi
+if [ "$STAGE" = stage2 ] && [ -s "$OUTPUT/stage1.test.jsonl" ]; then scores+=(--before "$OUTPUT/stage1.test.jsonl"); fi
+python "$ROOT/compute_result.py" "$RESULT" "${scores[@]}"

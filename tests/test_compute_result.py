@@ -344,9 +344,19 @@ def test_nothing_is_written_when_a_file_is_refused(write, tmp_path):
     assert not (tmp_path / "o.json").exists() and not (tmp_path / "report").exists()
 
 
-def test_contamination_is_named(write, tmp_path):
-    path = write([row("Joy.", "Joy.")])
-    assert "Training rows: unknown" in run(path).stdout
+@pytest.mark.parametrize(
+    ("report", "said"),
+    [
+        (None, "unknown"),
+        ({"clips": {"ecf": {}}, "options": {"exclude_leaks": []}}, "ECF as released"),
+        ({"clips": {"ecf": {}}, "options": {"exclude_leaks": ["meld:test"]}}, "ECF without what meld:test hold"),
+        ({"clips": {"meld": {}}, "options": {}}, "without ECF"),
+    ],
+)
+def test_contamination_is_named(write, tmp_path, report, said):
+    (tmp_path / "report.train.json").write_text(json.dumps(report))
+    options = ["--built", tmp_path / "report.train.json"] if report else []
+    assert f"Trained on: {said}" in run(write([row("Joy.", "Joy.")]), *options).stdout
 
 
 class Judge(BaseHTTPRequestHandler):
