@@ -321,6 +321,18 @@ def test_no_code_of_a_checkpoint_runs(tiny, tmp_path, kind):
     assert "auto_map" not in (tmp_path / "saved" / "tokenizer_config.json").read_text()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_deepspeed_zero3_loads_alike(tiny, kind):
+    """ZeRO-3 takes another way through transformers; its conversion step gives the same weights."""
+    from transformers.integrations.deepspeed import _apply_weight_conversions_to_state_dict
+
+    model = load_internvl2(tiny[kind])
+    stored = load_file(tiny[kind] / "model.safetensors")
+    converted = _apply_weight_conversions_to_state_dict(model, stored, internvl2._mapping(kind))
+    assert converted.keys() == model.state_dict().keys()
+    assert all(torch.equal(tensor, converted[name]) for name, tensor in model.state_dict().items())
+
+
 def _edit(folder: Path, **changes) -> None:
     config = json.loads((folder / "config.json").read_text())
     for key, value in changes.items():
