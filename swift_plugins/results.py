@@ -176,7 +176,7 @@ def read_results(
     collector = _Collector(files, exclude, task, ids)
     for file, line, row in _rows(files, exclude, lost):
         collector.add(file, line, row)
-    _drop_duplicates(files, exclude, collector.identities, collector.order)
+    _drop_duplicates(files, exclude, collector)
     channels = {name: channel for name, channel in sorted(collector.channels.items()) if channel.golds}
     if not channels:
         raise InputError("no row to score", ", ".join(map(str, files)))
@@ -194,12 +194,16 @@ def group_rows(rows: Iterable[dict]) -> dict[str, Channel]:
 
 
 class _Collector:
-    """Puts rows into channels. identities, order: of every row what it is, and (channel, index) of its answer."""
+    """Puts rows into channels.
+
+    identities, clips, order: of every row what it is, what it shows, and (channel, index) of its answer.
+    """
 
     def __init__(self, files: list[Path], exclude: set[str], task: str | None, ids: dict):
         self.files, self.exclude, self.task, self.ids = files, exclude, task, ids
         self.channels: dict[str, Channel] = {}
         self.identities: list = []
+        self.clips: list[int | None] = []
         self.order: list[tuple[Channel, int]] = []
         self._known: dict[str, tuple[str, bool]] = {}
         self._memo: dict = {}
@@ -261,6 +265,7 @@ class _Collector:
             channel.unparsed.append(((file, line), shown[:_EXAMPLE]))
         self.order.append((channel, len(channel.golds)))
         self.identities.append((hash((name, query, media)), bool(media)) if media or query else None)
+        self.clips.append(hash((base, media)) if media else None)
         channel.golds.append(gold)
         channel.strict.append(strict)
         channel.lenient.append(lenient)
@@ -297,22 +302,32 @@ def _known(channel: str) -> tuple[str, bool]:
     return channel, False
 
 
-def _drop_duplicates(files: list[Path], exclude: set[str], identities: list, order: list) -> None:
+def _starts_again(sequence: list, position: int) -> bool:
+    """Whether from `position` on the sequence begins once more: up to five entries, at least two, are the same."""
+    length = min(5, len(sequence) - position, position)
+    return length >= 2 and sequence[position : position + length] == sequence[:length]
+
+
+def _drop_duplicates(files: list[Path], exclude: set[str], collector: _Collector) -> None:
     """Find rows that come twice; refuse them, or remove them from their channels.
 
     Two rows with the same channel, query and media are the same row. Without media they may be two clips in which the
     same words are said, so there a row counts as repeated only in a second run: from a place on where the rows start
-    again as the file began.
+    again as the file began. A second run over the same clips with another wording is found likewise.
     """
+    identities, order, clips = collector.identities, collector.order, collector.clips
     if not identities:
         return
-    count, first = len(identities), identities[0]
+    first_seen = dict(reversed([(clip, position) for position, clip in enumerate(clips)]))
+    again = next((position for position, clip in enumerate(clips) if first_seen[clip] < position), None)
+    if again is not None and None not in first_seen and _starts_again(clips, again):
+        identities = [(clip, True) for clip in clips]
+    first = identities[0]
     seen, repeated, run = {}, [], Counter()
     for position, identity in enumerate(identities):
         if identity is None:
             continue
-        length = min(5, count - position, position)
-        if identity == first and length >= 2 and identities[position : position + length] == identities[:length]:
+        if identity == first and _starts_again(identities, position):
             run.clear()
         value, media = identity
         key = value

@@ -339,6 +339,21 @@ def test_two_runs_in_one_file(write, tmp_path, media):
     assert "and so are 2 others" in refused(killed)
 
 
+def test_two_runs_with_different_prompts_in_one_file(write):
+    def rows(wording):
+        for number in range(4):
+            messages = [{"role": "user", "content": f"{wording} {number}"}]
+            yield row("Joy.", "Joy.", number=number, messages=messages)
+
+    assert "result.jsonl:5: is the same row as" in refused(write([*rows("Which emotion?"), *rows("What is felt?")]))
+
+
+def test_rows_that_share_a_picture_are_not_repeated(write, tmp_path):
+    queries = ["a", "b", "c", "d", "e", "f"]
+    rows = [row("Joy.", "Joy.", messages=[{"role": "user", "content": query}]) for query in queries]
+    assert score(write(rows), folder=tmp_path)["meld.mer"]["n"] == 6
+
+
 def test_nothing_is_written_when_a_file_is_refused(write, tmp_path):
     refused(write([row("Joy.", "Happy.")]), "--json", tmp_path / "o.json", "--report", tmp_path / "report")
     assert not (tmp_path / "o.json").exists() and not (tmp_path / "report").exists()
