@@ -2,7 +2,7 @@
 # Serve a trained model over the OpenAI protocol: bash shell/serve.sh [flags of swift deploy]
 #   CHECKPOINT  an adapter folder (default: the last checkpoint of stage 2, else of stage 1)
 #   MERGED      a merged folder instead of an adapter; MODEL the base model, where it has moved since training
-#   HOST, PORT  where to listen (default 127.0.0.1:8000); set API_KEY to ask clients for it
+#   HOST, PORT  where to listen (default 127.0.0.1:8000); it asks nobody for a key, so keep HOST local or behind a proxy
 # Clients send clips and pictures as data URLs: tests/test_serving.py shows it with the openai package.
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 if [ -n "${MERGED:-}" ]; then
