@@ -213,9 +213,19 @@ def read_mixtures(path: Path | str | None = None) -> Mixtures:
     stages = {name: _stage(name, body, path) for name, body in config["stages"].items()}
     for stage in stages.values():
         for earlier in stage.after:
-            if earlier not in stages or earlier == stage.name or stage.name in stages[earlier].after:
+            if not isinstance(earlier, str) or earlier not in stages or stage.name in _before(earlier, stages):
                 raise InputError(f"{stage.name}: after names {earlier}, which is no earlier stage", path)
     return Mixtures(path, seed, stages)
+
+
+def _before(name: str, stages: dict[str, Stage]) -> set[str]:
+    """The stage and all that come before it, directly or not; ends for circles, too."""
+    found, open_names = set(), [name]
+    while open_names:
+        if (name := open_names.pop()) not in found:
+            found.add(name)
+            open_names += [after for after in stages[name].after if isinstance(after, str) and after in stages]
+    return found
 
 
 def _no_other_keys(mapping: dict, allowed: set[str], where: str, path: Path) -> None:
@@ -254,10 +264,15 @@ def _stage(name: str, body: object, path: Path) -> Stage:
                 fits = False
             if not fits:
                 raise InputError(f"{where}: {source} is not a channel <dataset>.{task}", path)
-        parts.append(Part(task, weight, tuple(sources), bool(options.get("oversample", False))))
+        oversample = options.get("oversample", False)
+        if not isinstance(oversample, bool):
+            raise InputError(f"{where}: oversample is {oversample!r}, neither true nor false", path)
+        parts.append(Part(task, weight, tuple(sources), oversample))
     if size == "scarcest" and all(part.oversample for part in parts):
         raise InputError(f"{name}: size is scarcest, but every task oversamples, so none sets it", path)
     after = body.get("after") or []
+    if not isinstance(after, list):
+        raise InputError(f"{name}: after is {after!r}, not a list of stages", path)
     return Stage(name, tuple(parts), None if size == "scarcest" else size, tuple(after), disjoint)
 
 
@@ -275,7 +290,14 @@ def read_channel(data: Path | str, channel: str, split: str) -> list[dict]:
         for key in ("id", "channel", "query", "response"):
             if not isinstance(row.get(key), str):
                 raise InputError(f"has no text under {key}", path, number)
-        if row["channel"] != channel and not row["channel"].startswith(f"{channel}."):
+        try:
+            fits = _source(row) == channel
+            "".join((row["id"], row["query"], row["response"])).encode()
+        except UnicodeEncodeError:
+            raise InputError("holds half of a surrogate pair, which is no character", path, number) from None
+        except ValueError as error:
+            raise InputError(str(error), path, number) from None
+        if not fits:
             raise InputError(f"channel {row['channel']} in a file of {channel}", path, number)
         if row["id"] in seen:
             raise InputError(f"duplicate id {row['id']}", path, number)
