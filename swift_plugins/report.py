@@ -144,7 +144,7 @@ def length_picture(channel: Channel, reading: str) -> Figure:
 
     gold = [length(answer) for answer in channel.golds]
     predicted = [length(answer) for answer in getattr(channel, reading) if answer is not None]
-    longest = max([1, *gold])
+    longest = max([1, *gold]) + 1
     step = max(1, -(-(longest + 1) // 10))
     last = longest // step  # the last bin also takes whatever is longer than any gold answer
 
