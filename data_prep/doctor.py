@@ -75,7 +75,7 @@ WARNINGS = {
 }
 
 MELD_EMOTIONS = ("neutral", "joy", "anger", "surprise", "sadness", "disgust", "fear")
-MELD_SENTIMENTS = ("positive", "neutral", "negative")
+MELD_SENTIMENTS = {"positive": "+", "neutral": "0", "negative": "-"}
 # Measured on the published files. MELD: rows, emotions, sentiments. ECF 2.0: conversations and what they hold.
 # MOSEI as MMSA cuts it: clips, signs of the sentiment, clips without an emotion, clips with a tie.
 PUBLISHED = {
@@ -365,7 +365,7 @@ def _check_clips(dataset: str, root: Path, groups: dict[str, list[Sample]], jobs
         for sample, clip in zip(used, clips, strict=True):
             path = str(root / sample.video)
             for kind, detail in clip.faults:
-                result.add(kind, sample.id, f"{sample.video} {detail}", path)
+                result.add(kind, sample.id, f"{sample.video} {detail}", path if kind != "missing_clip" else None)
             if clip.frames and clip.sound is None and with_sound:
                 result.add("no_sound", sample.id, f"{sample.video} has no sound", path)
             elif clip.sound is not None and clip.sound < clip_check.SILENT:
@@ -422,11 +422,23 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--media", action="store_true", help="look into every clip")
     options.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="threads that look into clips")
     options.add_argument("--report", type=Path, metavar="DIR", help="write doctor.json and doctor.html there")
+    lengths = options.add_argument_group("length plan (data_prep.length_plan)")
+    lengths.add_argument("--tokens", type=Path, metavar="MODEL", help="folder of the base model")
+    lengths.add_argument("--data", metavar="DIR", help="folder of AMT rows (default: AMT_DATA)")
+    lengths.add_argument("--config", default="emoverse-4b", help="a folder of configs/, or your own")
+    lengths.add_argument("--stage", help="plan the draw of this stage of the mixtures file only")
+    lengths.add_argument("--settings", metavar="NAME", help="CONFIG/NAME.yaml instead of the stage's own")
+    lengths.add_argument("--size", type=int, help="number of rows instead of the configured size")
+    lengths.add_argument("flags", nargs="*", help="after --: flags of swift sft that override the configuration")
     return options
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
     args = parser().parse_args(arguments)
+    if args.tokens:
+        from data_prep.length_plan import plan
+
+        return plan(args)
     folders = {dataset: getattr(args, dataset) for dataset in READERS if getattr(args, dataset) is not None}
     if not folders:
         raise InputError("give at least one of --meld, --ecf, --mosei, or --tokens MODEL --data DIR")

@@ -86,13 +86,14 @@ class EmoverseTemplate(Template):
         if media_type != "video":
             raise ValueError(f"{media_type} is not supported")
 
-        def load(video):
-            frames = sample_frames(video_source(video), self.video_segments)
-            for frame in frames:
-                frame.info["of_video"] = True
-            return frames
+        return self.replace_video2image(self._frames, inputs, lambda i: [f"Frame{i + 1}: ", *IMAGE])
 
-        return self.replace_video2image(load, inputs, lambda i: [f"Frame{i + 1}: ", *IMAGE])
+    def _frames(self, video) -> list:
+        """The pictures of one video, marked as such for `_tiles`."""
+        frames = sample_frames(video_source(video), self.video_segments)
+        for frame in frames:
+            frame.info["of_video"] = True
+        return frames
 
     def _encode(self, inputs):
         encoded = super()._encode(inputs)

@@ -1,0 +1,158 @@
+"""The length plan counts what training would count, and training scripts refuse rows that would be lost."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from data_prep.length_plan import Meter, read_settings, steps
+from swift_plugins.files import InputError
+from tests.test_frames import write_clip
+from tests.tiny_internvl2 import tiny_checkpoint
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A checkpoint, a picture, a clip, and rows of three kinds, one of them long."""
+    root = tmp_path_factory.mktemp("lengths")
+    tiny_checkpoint(root / "model", "phi3")
+    write_clip(root / "clip.mp4")
+    Image.new("RGB", (60, 40), "gray").save(root / "peak.png")
+    media = {"mosei.msa": {"images": ["peak.png"]}, "meld.mer": {"videos": ["clip.mp4"]}, "ecf.ecpe": {}}
+    data = root / "amt"
+    data.mkdir()
+    for channel, files in media.items():
+        with (data / f"{channel}.train.jsonl").open("w", encoding="utf-8") as file:
+            for number in range(6):
+                row = {
+                    "id": f"{channel.split('.')[0]}/train/{number}",
+                    "channel": channel,
+                    "query": "How do they feel? " * (1 + number * number),
+                    "response": "Positive." if number % 2 else "Negative, because the words say so.",
+                    **files,
+                }
+                file.write(json.dumps(row) + "\n")
+    (data / "report.train.json").write_text('{"media_root": ".."}', encoding="utf-8")
+    config = root / "config"
+    config.mkdir()
+    for stage in ("stage1", "stage2"):
+        text = "model_type: emoverse\nmax_length: 4096\nper_device_train_batch_size: 2\nnum_train_epochs: 2\n"
+        (config / f"{stage}.yaml").write_text(text, encoding="utf-8")
+    tasks = {"stage1": "msa: {weight: 1, sources: [mosei.msa]}", "stage2": "mer: {weight: 1, sources: [meld.mer]}"}
+    stages = "".join(f"  {name}:\n    tasks:\n      {task}\n" for name, task in tasks.items())
+    (config / "mixtures.yaml").write_text(f"seed: 1\nstages:\n{stages}", encoding="utf-8")
+    return root
+
+
+def doctor(world, *arguments, **environment):
+    command = [sys.executable, "-m", "data_prep.doctor", "--tokens", world / "model", "--data", world / "amt"]
+    command += ["--config", world / "config", *arguments]
+    return subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, cwd=ROOT, env=os.environ | environment
+    )
+
+
+def test_lengths_equal_those_of_the_real_template_with_real_pictures(world):
+    import torch
+    from swift.model import get_processor
+    from swift.template import get_template
+
+    settings = read_settings(world / "config", "stage1", [])
+    meter = Meter(world / "model", settings)
+    template = get_template(get_processor(str(world / "model"), model_type="emoverse", torch_dtype=torch.float32))
+    template.set_mode("train")
+    token = template.config.image_token_id
+    for path in sorted((world / "amt").glob("*.jsonl")):
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        measured = meter.measure(rows, world)
+        for row, total, visual in zip(rows, measured.total, measured.visual, strict=True):
+            messages = [{"role": "user", "content": row["query"]}, {"role": "assistant", "content": row["response"]}]
+            files = {key: [str(world / name) for name in row.get(key, ())] for key in ("images", "videos")}
+            ids = template.encode({"messages": messages, **files})["input_ids"]
+            assert (len(ids), ids.count(token)) == (total, visual)
+        tiles = {"mosei.msa": 1, "meld.mer": 8, "ecf.ecpe": 0}[path.name.removesuffix(".train.jsonl")]
+        assert set(measured.visual) == {tiles * template.config.image_seq_length}
+
+
+@pytest.mark.parametrize(
+    "samples, settings, processes, expected",
+    [
+        (15000, {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}, 1, 3750),
+        (15000, {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}, 2, 1876),
+        (1036, {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}, 1, 260),
+        (3, {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 4}, 1, 2),  # never less than one an epoch
+        (0, {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 4}, 1, 0),
+        (99, {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, "max_steps": 20}, 1, 20),
+    ],
+)
+def test_steps(samples, settings, processes, expected):
+    assert steps(samples, {"num_train_epochs": 2.0, "max_steps": -1, **settings}, processes) == expected
+
+
+def test_settings_come_from_the_configuration_and_flags_override_them():
+    demo = read_settings(ROOT / "configs" / "demo", "stage1", [])
+    assert demo["max_length"] == 1024 and demo["per_device_train_batch_size"] == 8
+    flags = ["--max_length", "512", "--learning_rate", "1e-4", "--num_train_epochs", "0.5"]
+    told = read_settings(ROOT / "configs" / "demo", "stage1", flags)
+    assert (told["max_length"], told["num_train_epochs"], told["gradient_accumulation_steps"]) == (512, 0.5, 1)
+    with pytest.raises(InputError, match="max_length is 'long'"):
+        read_settings(ROOT / "configs" / "demo", "stage1", ["--max_length", "long"])
+
+
+def test_the_plan_names_every_channel_and_both_stages(world, tmp_path):
+    run = doctor(world, "--report", tmp_path)
+    assert run.returncode == 0, run.stderr
+    report = json.loads((tmp_path / "lengths.json").read_text(encoding="utf-8"))
+    assert set(report["channels"]) == {"ecf.ecpe.train", "meld.mer.train", "mosei.msa.train"}
+    assert report["stages"]["stage1"]["samples"] == report["stages"]["stage2"]["samples"] == 6
+    assert report["stages"]["stage1"]["steps"] == 6  # 3 batches of 2, twice
+    assert all(name in run.stdout for name in (*report["channels"], "stage1: 6 samples", "stage2: 6 samples"))
+    assert report["channels"]["meld.mer.train"]["max"] > report["channels"]["ecf.ecpe.train"]["max"]
+
+
+def test_rows_over_max_length_are_counted_and_give_status_one(world):
+    run = doctor(world, "--stage", "stage2", "--", "--max_length", "400")
+    assert run.returncode == 1, run.stderr
+    over = int(run.stdout.split(" rows over max_length 400")[0].rsplit(" ", 1)[-1])
+    assert 1 <= over < 6
+
+
+@pytest.mark.parametrize(
+    "arguments, reason",
+    [
+        (("--tokens", ROOT / "configs"), "is not a model folder"),
+        (("--config", "nothing-like-it"), "is neither a folder of configs/"),
+        (("--data", "nowhere"), "no such folder of AMT rows"),
+        (("--stage", "stage9"), "has no stage stage9"),
+        (("--stage", "stage1", "--size", "99"), "stage1 is too scarce"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_two(world, arguments, reason):
+    run = doctor(world, *arguments)
+    assert run.returncode == 2 and reason in run.stderr
+    assert [line for line in run.stderr.splitlines() if line.startswith("error")] and "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("script, stage", [("first_stage.sh", "stage1"), ("second_stage.sh", "stage2")])
+def test_training_scripts_refuse_before_they_start(world, tmp_path, script, stage):
+    checkpoint = tmp_path / "out" / "stage1" / "v" / "checkpoint-1"
+    for folder in (checkpoint, checkpoint.parents[1] / "checkpoint-1") if stage == "stage2" else ():
+        folder.mkdir(parents=True)
+        (folder / "trainer_state.json").write_text("{}", encoding="utf-8")
+    environment = {"MODEL": world / "model", "DATA": world / "amt", "CONFIG": world / "config"}
+    environment = {key: str(value) for key, value in (environment | {"OUTPUT": tmp_path / "out"}).items()}
+    run = subprocess.run(
+        ["bash", str(ROOT / "shell" / script), "--max_length", "100"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | environment | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )
+    assert run.returncode == 2 and "longer than max_length" in run.stderr
+    assert "rows over max_length 100" in run.stdout and not list((tmp_path / "out").glob(f"{stage}/*.log*"))
