@@ -18,8 +18,9 @@ from swift.template import get_template
 import swift_plugins.emoverse  # noqa: F401
 from swift_plugins.files import InputError
 from swift_plugins.frames import sample_frames
-from swift_plugins.internvl2 import KINDS, load_internvl2, load_tokenizer
+from swift_plugins.internvl2 import KINDS, LAYOUTS, load_internvl2, load_tokenizer
 from tests.test_frames import write_clip
+from tests.tiny_backbones import tiny_backbone
 from tests.tiny_internvl2 import tiny_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +32,7 @@ CONTEXT = "<IMG_CONTEXT>"
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    return {kind: tiny_checkpoint(tmp_path_factory.mktemp(kind), kind) for kind in KINDS}
+    return {kind: tiny_checkpoint(tmp_path_factory.mktemp(kind), kind) for kind in LAYOUTS}
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def video_text(frames=8, tokens=4):
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"golden inputs of the original code not at {SHARED}")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LAYOUTS)
 def test_ids_and_labels_are_the_original_ones(kind, picture):
     golden = np.load(GOLDEN[kind] / "golden.npz")
     template = template_of(GOLDEN[kind])
@@ -97,7 +98,7 @@ CHAT = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LAYOUTS)
 def test_every_mix_of_media(checkpoint, kind, picture, clip):
     template = template_of(checkpoint[kind])
     assert template.template_meta.template_type == KINDS[kind].template
@@ -121,13 +122,39 @@ def test_every_mix_of_media(checkpoint, kind, picture, clip):
         assert (0 if pixels is None else len(pixels)) == pictures
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LAYOUTS)
 def test_several_turns_and_another_system(checkpoint, kind):
     template = template_of(checkpoint[kind], default_system="Be brief.")
     messages = [*row("a", "b")["messages"], *row("c", "d")["messages"]]
     first = CHAT[kind].format(system="Be brief.", query="a", response="b")
     second = CHAT[kind].format(system="", query="c", response="d").split(KINDS[kind].end, 1)[1]
     assert text(template, template.encode({"messages": messages})) == first + second
+
+
+def test_internvl3_in_hugging_face_format(tmp_path, picture):
+    """ChatML with its line breaks, the same system turn, a 448-pixel tile."""
+    template = template_of(tiny_backbone(tmp_path, "internvl3.5-hf"))
+    encoded = template.encode(row("<image>?", images=[picture]))
+    turns = [f"system\n{SYSTEM}", f"user\n{picture_text(256)}?", "assistant\nJoy."]
+    assert text(template, encoded) == "".join(f"<|im_start|>{turn}<|im_end|>\n" for turn in turns)
+    assert encoded["pixel_values"].shape == (1, 3, 448, 448)
+
+
+@pytest.mark.parametrize("name, tokens", [("qwen2.5-vl", 256), ("qwen3-vl", 196)])
+def test_other_backbones_see_the_same_pictures(tmp_path, picture, clip, name, tokens):
+    """Frames of a clip are numbered pictures of 448 pixels there too; several clips and pictures keep their order."""
+    model_type = "emoverse_" + name.replace("-", "_").replace(".", "_")
+    folder = str(tiny_backbone(tmp_path, name))
+    processor = get_model_processor(folder, model_type=model_type, torch_dtype=torch.float32, load_model=False)[1]
+    template = get_template(processor, default_system=SYSTEM, max_length=8192)
+    template.set_mode("train")
+    encoded = template.encode(row("<video>a<image>b<video>c", videos=[clip] * 2, images=[picture]))
+    seen = f"<|vision_start|>{'<|image_pad|>' * tokens}<|vision_end|>"
+    video = "".join(f"Frame{i + 1}: {seen}\n" for i in range(8))
+    turns = [f"system\n{SYSTEM}", f"user\n{video}a{seen}b{video}c", "assistant\nJoy."]
+    assert text(template, encoded) == "".join(f"<|im_start|>{turn}<|im_end|>\n" for turn in turns)
+    grid = 448 // (14 if name == "qwen2.5-vl" else 16)
+    assert encoded["image_grid_thw"].tolist() == [[1, grid, grid]] * 17
 
 
 def test_published_size(large, picture, clip):
@@ -197,7 +224,7 @@ def test_the_other_template_is_refused(checkpoint, kind, other):
         template_of(checkpoint[kind], template_type=other)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LAYOUTS)
 def test_a_batch_answers_like_single_requests(checkpoint, kind, picture, clip):
     """Left padding, rows with and without pictures side by side; and plain `generate` gives the same answer."""
     engine = TransformersEngine(
