@@ -144,8 +144,8 @@ def make_record(clip: Clip, out: Path, settings: Settings, program: Path | None,
     return record if aus else record | {"why": why}
 
 
-def work_on(clip: Clip, out: Path, settings: Settings, program: Path | None, timeout: float) -> str:
-    """Make one clip's record and put it, or the fault, into this process's journal; returns the fault's kind or "".
+def work_on(clip: Clip, out: Path, settings: Settings, program: Path | None, timeout: float) -> None:
+    """Make one clip's record and put it, or the fault, into this process's journal.
 
     A line is written when everything it speaks of lies on the disk, so a killed run repeats only what has no line.
     """
@@ -156,7 +156,6 @@ def work_on(clip: Clip, out: Path, settings: Settings, program: Path | None, tim
         entry = {"fault": {"kind": error.kind, "id": clip.id, "detail": error.reason + at}}
     with _journal(out).open("a", encoding="utf-8") as file:
         file.write(json.dumps({"id": clip.id, **entry}, ensure_ascii=False) + "\n")
-    return entry.get("fault", {}).get("kind", "")
 
 
 @functools.cache
@@ -194,8 +193,6 @@ class _WithBar(joblib.Parallel):
         self.bar, self.shown = bar, 0
 
     def print_progress(self) -> None:
-        if self.n_completed_tasks < self.shown:  # a further call counts from 0 again
-            self.shown = 0
         self.bar.update(self.n_completed_tasks - self.shown)
         self.shown = self.n_completed_tasks
 
@@ -209,17 +206,20 @@ def run_all(
     context = _ray() if backend == "ray" else contextlib.nullcontext()
     options = {} if backend == "ray" else {"initializer": _end_with_parent, "initargs": (os.getpid(),)}
     task = joblib.delayed(work_on)
-    # A missing model fails every clip: the first few tell, and the rest need not be tried.
-    head = 8 * max(jobs, 1)
+
+    def tasks() -> Iterator:
+        for place, clip in enumerate(clips):
+            # A missing model fails every clip: the first few tell, and the rest need not be tried.
+            if place == 8 * max(jobs, 1) and not any(map(_is_done, read_journals(out).values())):
+                return
+            yield task(clip, out, settings, program, timeout)
+
     with (
         context,
         tqdm(total=len(clips), unit="clip", desc="faces", smoothing=0.05) as bar,
         _WithBar(bar, n_jobs=jobs, backend=backend, **options) as parallel,
     ):
-        for part in (clips[:head], clips[head:]):
-            kinds = parallel(task(clip, out, settings, program, timeout) for clip in part)
-            if kinds and set(kinds) == {"models_missing"}:
-                break
+        parallel(tasks())
 
 
 def _end_with_parent(parent: int) -> None:

@@ -11,7 +11,6 @@ Its exit status says little (a clip that does not open ends with 0), so a run co
 from __future__ import annotations
 
 import csv as csv_module
-import io
 import os
 import re
 import signal
@@ -91,30 +90,30 @@ def read_faces(path: str | os.PathLike, confidence: float = 0.8, boxes: bool = F
     was stopped before its last pass), "bad_csv" for anything else that is not such a table.
     """
     try:
-        data = Path(path).read_bytes()
+        with open(path, "rb") as file:
+            header, lines = file.readline(), file.readlines()
     except OSError as error:
         raise OpenFaceError("bad_csv", f"cannot be read ({error.strerror or error})", path) from None
-    if not data.strip():
+    if not header.strip() and not lines:
         raise OpenFaceError("partial_csv", "is empty", path)
-    if not data.endswith(b"\n"):  # OpenFace and every CSV library end the last line
-        raise OpenFaceError("partial_csv", "is cut in its last line", path, data.count(b"\n") + 1)
-    header, _, body = data.partition(b"\n")
-    names = next(csv_module.reader([header.decode("utf-8-sig", "replace").rstrip("\r")]), [])
+    if not (lines or [header])[-1].endswith(b"\n"):  # OpenFace and every CSV library end the last line
+        raise OpenFaceError("partial_csv", "is cut in its last line", path, len(lines) + 1)
+    names = next(csv_module.reader([header.decode("utf-8-sig", "replace").rstrip("\r\n")]), [])
     names = [name.strip() for name in names]
-    bare = not any(re.fullmatch(r"AU\d\d_r", name) for name in names)  # py-feat: AU01 where OpenFace says AU01_r
+    bare = not any(f"{au}_r" in names for au in INTENSITIES)  # py-feat: AU01 where OpenFace says AU01_r
     intensity = {au: au if bare else f"{au}_r" for au in INTENSITIES}
     presence = {au: f"{au}_c" for au in PRESENCES}
     if not any(name in names for name in intensity.values()):
         raise OpenFaceError("bad_csv", "has no AU columns (AU01_r, …): not a CSV of OpenFace", path, 1)
     if "frame" not in names and "face" not in names:
         raise OpenFaceError("bad_csv", "has no frame column", path, 1)
-    if not body.strip():
+    if not any(line.strip() for line in lines):
         raise OpenFaceError("partial_csv", "holds no data row", path)
 
     corners = [f"{axis}_{point}" for axis in "xy" for point in range(68)] if boxes else []
     wanted = {"frame", "face_id", "face", "confidence", "FaceScore", "success", *corners}
     wanted |= {*intensity.values(), *presence.values()}
-    columns = _columns(body, names, [name for name in dict.fromkeys(names) if name in wanted], path)
+    columns = _columns(lines, names, [name for name in dict.fromkeys(names) if name in wanted], path)
     rows = len(next(iter(columns.values())))
 
     def column(name: str, default: float) -> np.ndarray:
@@ -163,12 +162,16 @@ def read_faces(path: str | os.PathLike, confidence: float = 0.8, boxes: bool = F
     )
 
 
-def _columns(body: bytes, names: list[str], wanted: list[str], path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The named columns as float64; Arrow reads a 714-column file many times faster than pandas reads it whole."""
-    unique = [name if name not in names[:place] else f"{name}#{place}" for place, name in enumerate(names)]
+def _columns(lines: list[bytes], names: list[str], wanted: list[str], path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The named columns as float64. Of a wide file Arrow sees little more than these."""
+    if len(names) > 2 * len(wanted) > 2:
+        lines, names = _without_middle(lines, names, wanted)
+    body = b"".join(lines)
+    first = {name: place for place, name in reversed(list(enumerate(names)))}
+    unique = [name if first[name] == place else f"{name}#{place}" for place, name in enumerate(names)]
     try:
         table = arrow_csv.read_csv(
-            io.BytesIO(body),
+            pa.BufferReader(body),
             read_options=arrow_csv.ReadOptions(use_threads=False, column_names=unique, block_size=len(body) + 1),
             convert_options=arrow_csv.ConvertOptions(
                 include_columns=wanted,
@@ -183,6 +186,22 @@ def _columns(body: bytes, names: list[str], wanted: list[str], path: str | os.Pa
         line = int(found[1]) + 1 if found else None
         raise OpenFaceError("bad_csv", f"is not a table of numbers: {reason[:120]}", path, line) from None
     return {name: table[name].to_numpy() for name in wanted}
+
+
+def _without_middle(lines: list[bytes], names: list[str], wanted: list[str]) -> tuple[list[bytes], list[str]]:
+    """The lines and names of the table without the widest run of columns that nobody wants.
+
+    Gaze and landmarks are hundreds of columns between the first five and the AUs. A table that is not plain (quotes,
+    lines of another length) is returned as it is: Arrow says what is wrong with it.
+    """
+    place = {name: n for n, name in reversed(list(enumerate(names)))}
+    places = [place[name] for name in wanted]
+    gap = max(range(1, len(places)), key=lambda i: places[i] - places[i - 1])
+    left, right = places[gap - 1] + 1, len(names) - places[gap]
+    if any(b'"' in line or line.count(b",") != len(names) - 1 for line in lines):
+        return lines, names
+    narrow = [b",".join(line.split(b",", left)[:left] + line.rsplit(b",", right)[-right:]) for line in lines]
+    return narrow, names[:left] + names[-right:]
 
 
 def _running_number(frame: np.ndarray) -> np.ndarray:

@@ -337,7 +337,7 @@ def test_killed_twenty_times_and_resumed(mosei, project, tmp_path):
     while kills < 20:
         process = start(run, STAND_IN_CALLS=str(calls))
         try:
-            process.wait(draw.uniform(0.2, 2.2))
+            process.wait(draw.uniform(0.2, 1.7))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -353,7 +353,7 @@ def test_killed_twenty_times_and_resumed(mosei, project, tmp_path):
 def test_two_runs_on_one_folder(mosei, project, tmp_path):
     root = mosei({("v", str(n)): "happy" for n in range(8)})
     run = command(root, tmp_path / "out", "--openface", install(tmp_path / "programs"), "--jobs", 1, "--resume")
-    first = start(run, STAND_IN_WORK="0.7")
+    first = start(run, STAND_IN_WORK="0.5")
     deadline = time.monotonic() + 60
     while not (tmp_path / "out" / ".fer" / "done").is_dir() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -1,0 +1,151 @@
+"""Speed of the FER path: CSV reading, peak frame pictures, and two processes against one.
+
+    python -m benchmarks.data_prep [--ffmpeg PROGRAM]
+
+Ratios are of times measured in turn in the same run. Everything it works on is made by itself in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pandas as pd
+
+from data_prep.openface import INTENSITIES, PRESENCES, read_faces
+from data_prep.peak_frame import peak_image, write_image
+from tests.openface_stand_in import install
+
+ROOT = Path(__file__).resolve().parents[1]
+ROWS = 200
+
+
+def seconds(*calls: Callable[[], object], rounds: int) -> list[float]:
+    """Best time of each call; they take turns, so that a busy moment of the machine hits all of them."""
+    times: list[list[float]] = [[] for _ in calls]
+    for call in calls:
+        call()
+    for _ in range(rounds):
+        for taken, call in zip(times, calls, strict=True):
+            start = time.perf_counter()
+            call()
+            taken.append(time.perf_counter() - start)
+    return [min(taken) for taken in times]
+
+
+def write_table(path: Path, others: int) -> None:
+    """A table in OpenFace's format with `others` further columns (gaze, landmarks, …) before the AUs."""
+    draw = np.random.default_rng(0)
+    aus = [f"{au}_r" for au in INTENSITIES] + [f"{au}_c" for au in PRESENCES]
+    header = ["frame", "face_id", "timestamp", "confidence", "success", *(f"x_{n}" for n in range(others)), *aus]
+    with path.open("w") as file:
+        file.write(",".join(header) + "\n")
+        for n in range(ROWS):
+            places = ",".join(f"{value:.1f}" for value in draw.uniform(0, 640, others))
+            values = ",".join(f"{value:.2f}" for value in draw.uniform(0, 5, len(aus)))
+            file.write(f"{n + 1},0,{n / 30:.3f},0.98,1,{places}{',' if others else ''}{values}\n")
+
+
+def csv_reading(folder: Path) -> None:
+    small, large = folder / "small.csv", folder / "large.csv"
+    write_table(small, 0)
+    write_table(large, 714 - 40)
+    (ours,) = seconds(lambda: read_faces(small), rounds=200)
+    print(f"AU-only CSV, {ROWS} rows: {1 / ours:.0f} files/s on one core (wanted: 300)")
+    ours, pandas = seconds(lambda: read_faces(large), lambda: pd.read_csv(large), rounds=30)
+    print(
+        f"714-column CSV, {ROWS} rows: {ours * 1e3:.2f} ms, pandas.read_csv {pandas * 1e3:.2f} ms: "
+        f"{pandas / ours:.1f} times faster (wanted: 5)"
+    )
+
+
+def write_clip(path: Path) -> None:
+    """10 s of 720p at 30 frames/s, a smooth picture drifting under some noise, encoded as clips usually are."""
+    noise = np.random.default_rng(0).integers(0, 24, (720, 1280, 3), dtype=np.uint8)
+    ramp = np.linspace(0, 200, 1280, dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"preset": "veryfast", "crf": "23"})
+        stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuv420p"
+        for n in range(300):
+            picture = np.roll(ramp, 7 * n)[None, :, None] + np.roll(noise, n, axis=0)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture.astype(np.uint8), "rgb24")))
+        container.mux(stream.encode(None))
+
+
+def peak_pictures(folder: Path, ffmpeg: str | None) -> None:
+    if ffmpeg is None:
+        print("peak frame of a 10 s 720p clip: not measured, no ffmpeg program (--ffmpeg PROGRAM)")
+        return
+    clip = folder / "clip.mp4"
+    write_clip(clip)
+    ratios = []
+    for index in (30, 120, 200, 249, 251, 290):
+
+        def program(index: int = index) -> None:
+            select = f"select=eq(n\\,{index}),scale=448:448:flags=bicubic"
+            command = [ffmpeg, "-v", "error", "-y", "-i", clip, "-vf", select, "-frames:v", "1", folder / "theirs.png"]
+            subprocess.run(command, check=True)
+
+        def ours(index: int = index) -> None:
+            write_image(folder / "ours.png", peak_image(clip, index))
+
+        mine, theirs = seconds(ours, program, rounds=7)
+        ratios.append(mine / theirs)
+        print(f"  frame {index}: {mine * 1e3:.0f} ms, ffmpeg {theirs * 1e3:.0f} ms, ratio {mine / theirs:.2f}")
+    print(f"peak frame of a 10 s 720p clip: {max(ratios):.2f} times ffmpeg's time at worst (wanted: 1.2)")
+
+
+def workers(folder: Path) -> None:
+    """The whole command on 48 clips whose stand-in program computes for half a second each."""
+    clips, root = 48, folder / "mosei"
+    film = folder / "film.mp4"
+    with av.open(str(film), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(12):
+            container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+        container.mux(stream.encode(None))
+    (root / "Raw" / "v").mkdir(parents=True)
+    lines = [f"v,{n},words,1.0,train" for n in range(clips)]
+    (root / "label.csv").write_text("\n".join(["video_id,clip_id,text,label,mode", *lines]) + "\n")
+    for n in range(clips):
+        os.link(film, root / "Raw" / "v" / f"{n}.mp4")
+    programs = install(folder / "programs")
+    taken = {1: [], 2: []}
+    for turn in range(2):
+        for jobs, times in taken.items():
+            command = [sys.executable, "-m", "data_prep.fer", "--dataset", "mosei", "--root", root, "--jobs", str(jobs)]
+            command += ["--openface", programs, "--out", folder / f"out{turn}{jobs}"]
+            start = time.perf_counter()
+            environment = os.environ | {"STAND_IN_WORK": "0.5", "PYTHONPATH": str(ROOT)}
+            subprocess.run(command, env=environment, check=True, capture_output=True)
+            times.append(time.perf_counter() - start)
+    one, two = (min(times) for times in taken.values())
+    print(
+        f"{clips} clips of 0.5 s computing: one process {one:.1f} s, two {two:.1f} s: "
+        f"{one / two:.2f} times (wanted: 1.8)"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--ffmpeg", default=shutil.which("ffmpeg"), help="the ffmpeg program to compare with")
+    args = parser.parse_args()
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    with tempfile.TemporaryDirectory() as name:
+        csv_reading(Path(name))
+        peak_pictures(Path(name), args.ffmpeg)
+        workers(Path(name))
+
+
+if __name__ == "__main__":
+    main()
