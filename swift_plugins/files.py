@@ -124,7 +124,8 @@ def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict]]:
                 yield number, row
     except UnicodeDecodeError:
         raise InputError("is not UTF-8", path, number) from None
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"is not JSON ({getattr(error, 'msg', 'nested too deeply')})", path, number) from None
+    except (ValueError, RecursionError) as error:  # a plain ValueError: an integer of thousands of digits
+        reason = getattr(error, "msg", "nested too deeply" if isinstance(error, RecursionError) else "number too long")
+        raise InputError(f"is not JSON ({reason})", path, number) from None
     except (EOFError, gzip.BadGzipFile) as error:
         raise InputError(f"is not a whole gzip file ({error})", path, number) from None

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from swift_plugins import metrics
 from swift_plugins.files import atomic_open
-from swift_plugins.results import LINE, Channel, media_of, query_of, reread
+from swift_plugins.results import LINE, Channel, media_of, printable, query_of, reread
 from swift_plugins.scores import HEADLINES, columns, flatten, percent
 from swift_plugins.tasks import aus_of
 
@@ -258,7 +258,7 @@ def mistakes(channel: Channel, reading: str, rows: dict) -> list[dict]:
     for index, why in worst(channel, reading):
         row, gold, prediction = rows[channel.places[index]], channel.golds[index], getattr(channel, reading)[index]
         media = media_of(row)
-        response = row["response"] if isinstance(row["response"], str) else json.dumps(row["response"])
+        response = printable(row["response"]) if isinstance(row["response"], str) else json.dumps(row["response"])
         shown.append(
             {
                 "gold": answer_text(channel, gold),

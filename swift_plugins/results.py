@@ -60,6 +60,11 @@ class Channel:
     excluded: Counter = field(default_factory=Counter)
 
 
+def printable(text: str) -> str:
+    """`text` with lone surrogates written out: JSON can hold them, UTF-8 files and terminals cannot."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def media_of(row: dict) -> tuple[str, ...]:
     """Paths (or base64 texts) of a row's images and videos, in both spellings of ms-swift."""
     found = []
@@ -68,20 +73,20 @@ def media_of(row: dict) -> tuple[str, ...]:
             if isinstance(item, dict):
                 item = item.get("path") or item.get("bytes")
             if item:
-                found.append(str(item))
+                found.append(printable(str(item)))
     return tuple(found)
 
 
 def query_of(row: dict) -> str:
     """The user's side of a row, without media tags; "" where the row does not hold it."""
     if isinstance(row.get("query"), str):
-        return _MEDIA_TAG.sub("", row["query"])
+        return printable(_MEDIA_TAG.sub("", row["query"]))
     parts = []
     for message in row.get("messages") or ():
         if isinstance(message, dict) and message.get("role") == "user":
             content = message.get("content")
             parts.append(content if isinstance(content, str) else json.dumps(content, ensure_ascii=False))
-    return _MEDIA_TAG.sub("", "\n".join(parts))
+    return printable(_MEDIA_TAG.sub("", "\n".join(parts)))
 
 
 def _truncated(path: Path, row: int | str | None) -> bool:
@@ -226,6 +231,8 @@ class _Collector:
             self.channels[base] = Channel(base, dataset, TASKS[key])
         channel = self.channels[base]
         gold_text = row.get("labels", row.get("label"))
+        if isinstance(gold_text, str):
+            gold_text = printable(gold_text)
         starts = channel.task.key == "msa" and not channel.golds
         if starts and SENTIMENT_SCORE.strict(gold_text, channel.dataset) is not None:
             channel.task = SENTIMENT_SCORE
@@ -244,6 +251,8 @@ class _Collector:
             channel.excluded["bad-gold"] += 1
             return
         response = row["response"]
+        if isinstance(response, str):
+            response = printable(response)
         strict, lenient = self._parse(channel, response)
         media, query = media_of(row), query_of(row)
         waiting = self.ids.get((name, query, gold_text))
@@ -261,7 +270,7 @@ class _Collector:
             channel.keys.append(marked or gold == 0)
             channel.units.append(clip[1] if clip else None)
         if strict is None and len(channel.unparsed) < 20:
-            shown = response if isinstance(response, str) else json.dumps(response, ensure_ascii=False)
+            shown = response if isinstance(response, str) else json.dumps(response)
             channel.unparsed.append(((file, line), shown[:_EXAMPLE]))
         self.order.append((channel, len(channel.golds)))
         self.identities.append((hash((name, query, media)), bool(media)) if media or query else None)

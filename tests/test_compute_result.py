@@ -245,6 +245,8 @@ def test_published_figures_and_forgetting(write, tmp_path):
     [
         ([""], "no row to score", "empty file"),
         (["not json"], "result.jsonl:1: is not JSON", "not JSON"),
+        (['{"response": ' + "1" * 5000 + "}"], "result.jsonl:1: is not JSON (number too long)", "a huge number"),
+        (["[" * 100_000], "result.jsonl:1: is not JSON (nested too deeply)", "deep nesting"),
         ([row("Joy.", "Joy."), "[1]"], "result.jsonl:2: holds a list", "a row that is no object"),
         ([{"query": "x"}], "result.jsonl:1: is not a result row", "an AMT row by mistake"),
         ([{"response": "Joy.", "labels": "Joy."}], "--task", "no channel"),
@@ -266,6 +268,17 @@ def test_bad_arguments(write, tmp_path):
     assert "no such file" in refused(tmp_path / "none.jsonl")
     assert "names no task" in refused(good, "--task", "meld.xyz")
     assert "--judge-model" in refused(good, "--judge", "http://127.0.0.1:1/v1")
+
+
+@pytest.mark.parametrize("task", ["meld.mer", "mosei.fer", "mosei.eri", "ecf.ecpe"])
+def test_lone_surrogates_and_control_characters(write, tmp_path, task):
+    """JSON can hold what UTF-8 cannot: shown escaped, in every output."""
+    gold = {"meld.mer": "Joy.", "mosei.fer": "cheeks raised", "mosei.eri": "He won.", "ecf.ecpe": "1_joy,1"}[task]
+    messages = [{"role": "user", "content": "\ud800 \x00 \x1b[31m"}]
+    path = write([row("\udfff\x00\x1b[31m", gold, task, messages=messages)])
+    done = run(path, "--json", tmp_path / "o.json", "--report", tmp_path / "report")
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
 
 
 @pytest.mark.parametrize("response", [None, ["Joy."], {"a": 1}, 3, True, "", "Joy.\u2028Joy or fear", "x" * 10_000_000])
