@@ -3,8 +3,11 @@
 import math
 import random
 
+import numpy as np
 import pytest
 import sacrebleu
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
@@ -185,3 +188,40 @@ def test_bootstrap_by_dialogue_is_wider_than_by_row():
         return high - low
 
     assert width(dialogues) > 2 * width(rows)
+
+
+SIX = ("anger", "disgust", "fear", "joy", "sadness", "surprise")
+some_pairs = st.lists(st.tuples(st.integers(1, 3), st.sampled_from(SIX), st.integers(1, 3)), max_size=4)
+
+
+@settings(max_examples=200)
+@given(st.lists(st.tuples(some_pairs, some_pairs, st.integers(0, 2)), min_size=1, max_size=6))
+def test_semeval_agrees_with_a_confusion_matrix(rows):
+    """Another way to the same figures: a matrix over (none, six emotions), with 1e-8 against divisions by zero."""
+    gold = {(c, pair) for pairs, _, c in rows for pair in pairs}
+    predicted = {(c, pair) for _, pairs, c in rows for pair in pairs}
+    matrix = np.zeros((7, 7))
+    for _, (_, emotion, _) in gold & predicted:
+        matrix[SIX.index(emotion) + 1, SIX.index(emotion) + 1] += 1
+    for _, (_, emotion, _) in gold - predicted:
+        matrix[SIX.index(emotion) + 1, 0] += 1
+    for _, (_, emotion, _) in predicted - gold:
+        matrix[0, SIX.index(emotion) + 1] += 1
+    precision = np.diag(matrix) / (matrix.sum(0) + 1e-8)
+    recall = np.diag(matrix) / (matrix.sum(1) + 1e-8)
+    f1 = 2 * precision * recall / (precision + recall + 1e-8)
+    weights = matrix.sum(1)[1:] / (matrix.sum(1)[1:].sum() + 1e-8)
+    hits = np.diag(matrix)[1:].sum()
+    micro = hits / (matrix[:, 1:].sum() + 1e-8), hits / (matrix[1:].sum() + 1e-8)
+
+    golds, predictions, conversations = zip(*rows, strict=True)
+    result = metrics.set_scores(metrics.semeval_pair_counts(golds, predictions, conversations), SIX)
+    expected = {
+        "precision": micro[0],
+        "recall": micro[1],
+        "f1": 2 * micro[0] * micro[1] / (micro[0] + micro[1] + 1e-8),
+        "weighted_precision": (precision[1:] * weights).sum(),
+        "weighted_recall": (recall[1:] * weights).sum(),
+        "weighted_f1": (f1[1:] * weights).sum(),
+    }
+    assert {name: result[name] for name in expected} == pytest.approx(expected, abs=1e-6)
