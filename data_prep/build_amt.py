@@ -366,6 +366,10 @@ def main() -> int:
     for folder in folders.values():
         if not folder.is_dir():
             raise InputError("no such folder", folder)
+    if args.jobs < 1:
+        raise InputError(f"--jobs {args.jobs} is not a positive number")
+    if args.media_root and not args.media_root.is_dir():
+        raise InputError("no such folder", args.media_root)
     media_root = args.media_root or Path(os.path.commonpath([folder.resolve() for folder in folders.values()]))
     check_media_root(args.out, media_root)
     if args.ecf_emotions and (args.ecf is None or args.split == "train"):

@@ -26,6 +26,7 @@ fail() {
 }
 
 [ -d "$CONFIG_DIR" ] || fail "CONFIG=$CONFIG is neither a folder of $ROOT/configs nor a folder"
+[ ! -e "$OUTPUT" ] || [ -d "$OUTPUT" ] || fail "OUTPUT=$OUTPUT is a file, not a folder"
 [ -n "${DATA:-${AMT_DATA:-}}" ] && export AMT_DATA="${DATA:-$AMT_DATA}"
 if [ -z "${AMT_MIXTURES:-}" ] && [ -f "$CONFIG_DIR/mixtures.yaml" ]; then
     export AMT_MIXTURES="$CONFIG_DIR/mixtures.yaml"
@@ -50,6 +51,20 @@ last_checkpoint() {
     done | sort -V | tail -n 1
 }
 
+# The length plan of mixture $1 with the settings of $CONFIG_DIR/$2.yaml and the flags that follow; stops when rows
+# would be dropped (status 1 of the plan), unless ALLOW_LONG=1, and when the plan cannot be made (status 2).
+length_plan() {
+    local mixture="$1" settings="$2" status=0
+    shift 2
+    [ -f "$CONFIG_DIR/$settings.yaml" ] || fail "CONFIG=$CONFIG holds no $settings.yaml"
+    python -m data_prep.doctor --tokens "$MODEL" --config "$CONFIG_DIR" --stage "$mixture" --settings "$settings" \
+        ${SIZE:+--size "$SIZE"} -- "$@" || status=$?
+    if [ "$status" = 1 ] && [ "${ALLOW_LONG:-0}" != 1 ]; then
+        fail "rows longer than max_length cannot be trained on: raise --max_length, or set ALLOW_LONG=1"
+    fi
+    [ "$status" -le 1 ] || exit "$status"
+}
+
 # FLAGS of swift sft that start training in folder $1, or with RESUME=1 go on from its last whole checkpoint with the
 # same optimizer, random state and data order. DEEPSPEED is zero2 or zero3 (ms-swift's own settings), or a file.
 # Processes are ms-swift's: NPROC_PER_NODE, and for several machines NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT.
@@ -66,4 +81,16 @@ training_flags() {
         python -c 'import deepspeed' 2>/dev/null || fail "DEEPSPEED=$DEEPSPEED needs the package deepspeed"
         FLAGS+=(--deepspeed "$DEEPSPEED")
     fi
+}
+
+# Refuses rows of the stage that max_length would lose: $1 is the configuration, the rest are flags of swift sft.
+# ALLOW_LONG=1 goes on all the same.
+check_lengths() {
+    local settings="$1" status=0
+    shift
+    python -m data_prep.doctor --tokens "$MODEL" --config "$CONFIG_DIR" --stage "$MIXTURE" --settings "$settings" \
+        ${SIZE:+--size "$SIZE"} -- "$@" || status=$?
+    [ "$status" -le 1 ] || exit "$status"
+    [ "$status" = 0 ] || [ "${ALLOW_LONG:-0}" = 1 ] ||
+        fail "rows longer than max_length cannot be trained on: raise --max_length, or set ALLOW_LONG=1"
 }

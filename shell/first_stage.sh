@@ -9,8 +9,6 @@ MIXTURE="${MIXTURE:-stage1}"
 
 training_flags "$OUTPUT/stage1"
 python -m swift_plugins.mixture --stage "$MIXTURE" ${SIZE:+--size "$SIZE"}
-python -m data_prep.doctor --tokens "$MODEL" --config "$CONFIG_DIR" --stage "$MIXTURE" --settings stage1 \
-    ${SIZE:+--size "$SIZE"} -- "$@" || [ "${ALLOW_LONG:-0}" = 1 ] ||
-    fail "rows longer than max_length cannot be trained on: raise --max_length, or set ALLOW_LONG=1"
+length_plan "$MIXTURE" stage1 "$@"
 swift sft "$CONFIG_DIR/stage1.yaml" --model "$MODEL" --dataset "amt:$MIXTURE${SIZE:+#$SIZE}" \
     --output_dir "$OUTPUT/stage1" --external_plugins "$PLUGIN" ${FLAGS[@]+"${FLAGS[@]}"} "$@"

@@ -23,8 +23,6 @@ if [ "${MERGE:-0}" = 1 ]; then
     ADAPTER=()
 fi
 python -m swift_plugins.mixture --stage "$MIXTURE" ${SIZE:+--size "$SIZE"}
-python -m data_prep.doctor --tokens "$MODEL" --config "$CONFIG_DIR" --stage "$MIXTURE" --settings stage2 \
-    ${SIZE:+--size "$SIZE"} -- "$@" || [ "${ALLOW_LONG:-0}" = 1 ] ||
-    fail "rows longer than max_length cannot be trained on: raise --max_length, or set ALLOW_LONG=1"
+length_plan "$MIXTURE" stage2 "$@"
 swift sft "$CONFIG_DIR/stage2.yaml" --model "$MODEL" --dataset "amt:$MIXTURE${SIZE:+#$SIZE}" \
     --output_dir "$OUTPUT/stage2" --external_plugins "$PLUGIN" ${ADAPTER[@]+"${ADAPTER[@]}"} ${FLAGS[@]+"${FLAGS[@]}"} "$@"
