@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import csv as csv_module
 import os
-import re
 import signal
 import subprocess
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv as arrow_csv
 
 from swift_plugins.files import InputError
 
@@ -89,31 +87,33 @@ def read_faces(path: str | os.PathLike, confidence: float = 0.8, boxes: bool = F
     Raises `OpenFaceError`: "partial_csv" for a file that is empty, cut, or holds raw negative intensities (OpenFace
     was stopped before its last pass), "bad_csv" for anything else that is not such a table.
     """
+    corners = [f"{axis}_{point}" for axis in "xy" for point in range(68)] if boxes else []
     try:
-        with open(path, "rb") as file:
-            header, lines = file.readline(), file.readlines()
+        with open(path, "rb", buffering=1 << 16) as file:
+            header = file.readline()
+            names = next(csv_module.reader([header.decode("utf-8-sig", "replace").rstrip("\r\n")]), [])
+            names = [name.strip() for name in names]
+            bare = not any(f"{au}_r" in names for au in INTENSITIES)  # py-feat: AU01 where OpenFace says AU01_r
+            intensity = {au: au if bare else f"{au}_r" for au in INTENSITIES}
+            presence = {au: f"{au}_c" for au in PRESENCES}
+            wanted = {"frame", "face_id", "face", "confidence", "FaceScore", "success", *corners}
+            wanted |= {*intensity.values(), *presence.values()}
+            wanted = [name for name in dict.fromkeys(names) if name in wanted]
+            lines, names = _read_lines(file, names, wanted)
     except OSError as error:
         raise OpenFaceError("bad_csv", f"cannot be read ({error.strerror or error})", path) from None
     if not header.strip() and not lines:
         raise OpenFaceError("partial_csv", "is empty", path)
     if not (lines or [header])[-1].endswith(b"\n"):  # OpenFace and every CSV library end the last line
         raise OpenFaceError("partial_csv", "is cut in its last line", path, len(lines) + 1)
-    names = next(csv_module.reader([header.decode("utf-8-sig", "replace").rstrip("\r\n")]), [])
-    names = [name.strip() for name in names]
-    bare = not any(f"{au}_r" in names for au in INTENSITIES)  # py-feat: AU01 where OpenFace says AU01_r
-    intensity = {au: au if bare else f"{au}_r" for au in INTENSITIES}
-    presence = {au: f"{au}_c" for au in PRESENCES}
-    if not any(name in names for name in intensity.values()):
+    if not any(name in wanted for name in intensity.values()):
         raise OpenFaceError("bad_csv", "has no AU columns (AU01_r, …): not a CSV of OpenFace", path, 1)
-    if "frame" not in names and "face" not in names:
+    if "frame" not in wanted and "face" not in wanted:
         raise OpenFaceError("bad_csv", "has no frame column", path, 1)
     if not any(line.strip() for line in lines):
         raise OpenFaceError("partial_csv", "holds no data row", path)
 
-    corners = [f"{axis}_{point}" for axis in "xy" for point in range(68)] if boxes else []
-    wanted = {"frame", "face_id", "face", "confidence", "FaceScore", "success", *corners}
-    wanted |= {*intensity.values(), *presence.values()}
-    columns = _columns(lines, names, [name for name in dict.fromkeys(names) if name in wanted], path)
+    columns = _columns(lines, names, wanted, path)
     rows = len(next(iter(columns.values())))
 
     def column(name: str, default: float) -> np.ndarray:
@@ -163,45 +163,64 @@ def read_faces(path: str | os.PathLike, confidence: float = 0.8, boxes: bool = F
 
 
 def _columns(lines: list[bytes], names: list[str], wanted: list[str], path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The named columns as float64. Of a wide file Arrow sees little more than these."""
-    if len(names) > 2 * len(wanted) > 2:
-        lines, names = _without_middle(lines, names, wanted)
-    body = b"".join(lines)
-    first = {name: place for place, name in reversed(list(enumerate(names)))}
-    unique = [name if first[name] == place else f"{name}#{place}" for place, name in enumerate(names)]
-    try:
-        table = arrow_csv.read_csv(
-            pa.BufferReader(body),
-            read_options=arrow_csv.ReadOptions(use_threads=False, column_names=unique, block_size=len(body) + 1),
-            convert_options=arrow_csv.ConvertOptions(
-                include_columns=wanted,
-                column_types={name: pa.float64() for name in wanted},
-                null_values=["", "nan", "-nan", "NaN", "-nan(ind)", "nan(ind)", "NA", "null", "None"],
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        # Arrow counts rows of the body from 1 and lets the offending text follow: name the line of the file.
-        found = re.search(r"Row #(\d+): (.*)", str(error))
-        reason = found[2] if found else str(error)
-        line = int(found[1]) + 1 if found else None
-        raise OpenFaceError("bad_csv", f"is not a table of numbers: {reason[:120]}", path, line) from None
-    return {name: table[name].to_numpy() for name in wanted}
-
-
-def _without_middle(lines: list[bytes], names: list[str], wanted: list[str]) -> tuple[list[bytes], list[str]]:
-    """The lines and names of the table without the widest run of columns that nobody wants.
-
-    Gaze and landmarks are hundreds of columns between the first five and the AUs. A table that is not plain (quotes,
-    lines of another length) is returned as it is: Arrow says what is wrong with it.
-    """
+    """The columns `wanted` of a table with the columns `names`, as float64; NaN for what is empty or says so."""
     place = {name: n for n, name in reversed(list(enumerate(names)))}
-    places = [place[name] for name in wanted]
-    gap = max(range(1, len(places)), key=lambda i: places[i] - places[i - 1])
-    left, right = places[gap - 1] + 1, len(names) - places[gap]
-    if any(b'"' in line or line.count(b",") != len(names) - 1 for line in lines):
-        return lines, names
-    narrow = [b",".join(line.split(b",", left)[:left] + line.rsplit(b",", right)[-right:]) for line in lines]
-    return narrow, names[:left] + names[-right:]
+    try:
+        table = np.loadtxt(lines, delimiter=",", comments=None, encoding="latin1", ndmin=2)
+        if table.shape[1] != len(names):
+            raise ValueError
+    except ValueError:
+        columns = zip(*_careful_rows(lines, names, [place[name] for name in wanted], path), strict=True)
+        return {name: np.array(column) for name, column in zip(wanted, columns, strict=True)}
+    return {name: table[:, place[name]] for name in wanted}
+
+
+def _careful_rows(
+    lines: list[bytes], names: list[str], places: list[int], path: str | os.PathLike
+) -> Iterator[list[float]]:
+    """The cells at `places` of each row of a table with quotes, text or gaps; names the line that is wrong."""
+    reader = csv_module.reader(line.decode("utf-8", "replace") for line in lines)
+    try:
+        for cells in reader:
+            if not cells:
+                continue
+            if len(cells) != len(names):
+                reason = f"has {len(cells)} cells where {len(names)} are expected"
+                raise OpenFaceError("bad_csv", reason, path, reader.line_num + 1)
+            yield [_number(cells[place], names[place], path, reader.line_num + 1) for place in places]
+    except csv_module.Error as error:
+        raise OpenFaceError("bad_csv", f"is not a CSV ({error})", path, reader.line_num + 1) from None
+
+
+def _number(cell: str, name: str, path: str | os.PathLike, line: int) -> float:
+    cell = cell.strip()
+    if not cell or cell.lstrip("-").lower() in ("nan(ind)", "na", "null", "none"):
+        return float("nan")
+    try:
+        return float(cell)
+    except ValueError:
+        raise OpenFaceError("bad_csv", f"{name} is {cell[:40]!r}, not a number", path, line) from None
+
+
+def _read_lines(file: BinaryIO, names: list[str], wanted: list[str]) -> tuple[list[bytes], list[str]]:
+    """The remaining lines of the table, and the names of its columns; of a wide one without most of what is unwanted.
+
+    Gaze and landmarks are hundreds of columns between the first five and the AUs: that gap is cut out line by line, so
+    that nobody parses it. A table that is not plain (quotes, lines of another length) is read as it is: the parser
+    says what is wrong with it.
+    """
+    if len(wanted) < 2 or len(names) <= 2 * len(wanted):
+        return file.readlines(), names
+    place = {name: n for n, name in reversed(list(enumerate(names)))}
+    gap = max(range(1, len(wanted)), key=lambda i: place[wanted[i]] - place[wanted[i - 1]])
+    left, right = place[wanted[gap - 1]] + 1, len(names) - place[wanted[gap]]
+    start, commas, lines = file.tell(), len(names) - 1, []
+    for line in file:
+        if line.count(b",") != commas or b'"' in line:
+            file.seek(start)
+            return file.readlines(), names
+        lines.append(b",".join(line.split(b",", left)[:left] + line.rsplit(b",", right)[-right:]))
+    return lines, names[:left] + names[-right:]
 
 
 def _running_number(frame: np.ndarray) -> np.ndarray:
