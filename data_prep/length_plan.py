@@ -142,7 +142,7 @@ def read_settings(config: Path, stage: str, flags: list[str]) -> dict:
         raise InputError("no such file", path) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"is not YAML: {error}", path) from None
-    given = dict(pairwise(flags))
+    given = dict(pairwise(flags)) | dict(flag.split("=", 1) for flag in flags if "=" in flag)
     settings = {}
     for key, default in SETTINGS.items():
         value = given.get(f"--{key}", written.get(key, default))

@@ -82,15 +82,3 @@ training_flags() {
         FLAGS+=(--deepspeed "$DEEPSPEED")
     fi
 }
-
-# Refuses rows of the stage that max_length would lose: $1 is the configuration, the rest are flags of swift sft.
-# ALLOW_LONG=1 goes on all the same.
-check_lengths() {
-    local settings="$1" status=0
-    shift
-    python -m data_prep.doctor --tokens "$MODEL" --config "$CONFIG_DIR" --stage "$MIXTURE" --settings "$settings" \
-        ${SIZE:+--size "$SIZE"} -- "$@" || status=$?
-    [ "$status" -le 1 ] || exit "$status"
-    [ "$status" = 0 ] || [ "${ALLOW_LONG:-0}" = 1 ] ||
-        fail "rows longer than max_length cannot be trained on: raise --max_length, or set ALLOW_LONG=1"
-}

@@ -100,6 +100,7 @@ def test_settings_come_from_the_configuration_and_flags_override_them():
     assert demo["max_length"] == 1024 and demo["per_device_train_batch_size"] == 8
     flags = ["--max_length", "512", "--learning_rate", "1e-4", "--num_train_epochs", "0.5"]
     told = read_settings(ROOT / "configs" / "demo", "stage1", flags)
+    assert read_settings(ROOT / "configs" / "demo", "stage1", ["--max_length=512"])["max_length"] == 512
     assert (told["max_length"], told["num_train_epochs"], told["gradient_accumulation_steps"]) == (512, 0.5, 1)
     with pytest.raises(InputError, match="max_length is 'long'"):
         read_settings(ROOT / "configs" / "demo", "stage1", ["--max_length", "long"])
