@@ -12,9 +12,12 @@ import pytest
 import torch
 from openai import OpenAI
 from PIL import Image
+from swift.pipelines import SwiftSft
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
+import swift_plugins.emoverse  # noqa: F401
 from swift_plugins.frames import sample_frames
+from tests.test_adapters import swift
 from tests.test_training import FLAGS, ROOT, free_port, run, start
 from tests.tiny_amt import tiny_amt
 
@@ -41,7 +44,13 @@ def world(tmp_path_factory):
 def trained(world, tmp_path_factory):
     """Stage 1; its adapter merged; stage 2 with a new adapter on the merged model; that merged as well."""
     output = tmp_path_factory.mktemp("trained") / "out"
-    run("first_stage.sh", world, output, *FLAGS[:-2])  # [:-2]: without the recording plugin
+    with pytest.MonkeyPatch.context() as patch:  # in this process: test_training runs shell/first_stage.sh often enough
+        for key in ("AMT_MEDIA", "AMT_MIXTURES"):
+            patch.setenv(key, world[key])
+        patch.setenv("AMT_DATA", world["DATA"])
+        patch.setenv("SWIFT_CONFIG_FILE", "")
+        flags = [*FLAGS[:-2], "--model", world["MODEL"], "--output_dir", output / "stage1"]  # without the recorder
+        SwiftSft(swift(ROOT / "configs" / "demo" / "stage1.yaml", *flags)).main()
     run("second_stage.sh", world, output, *FLAGS[:-2], MERGE="1")
     assert (output / "stage1-merged" / "config.json").is_file()
     log = run("export.sh", world | {"MODEL": ""}, output)
