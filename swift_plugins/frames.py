@@ -109,6 +109,9 @@ def _open(source: Source):
     if not container.streams.video:
         container.close()
         raise ValueError("no video stream")
+    stream = container.streams.video[0]
+    if stream.width * stream.height >= 640 * 360:  # smaller frames decode faster than threads start
+        stream.thread_type = "AUTO"
     return container
 
 
