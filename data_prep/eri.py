@@ -383,11 +383,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     asks = args.clue_url or args.reason_url
     if args.rows and not (asks and args.clue_model and args.reason_model and args.media_root):
-        parser.error("--rows needs --media-root, --clue-model, --reason-model, and --clue-url or --reason-url or both")
+        raise InputError(
+            "--rows needs --media-root, --clue-model, --reason-model, and --clue-url or --reason-url or both"
+        )
     if not args.rows and (asks or not args.review):
-        parser.error("give --rows to make reasons, or --review alone to apply one to an --out made before")
+        raise InputError("give --rows to make reasons, or --review alone to apply one to an --out made before")
     if args.concurrency < 1:
-        parser.error("--concurrency must be at least 1")
+        raise InputError(f"--concurrency {args.concurrency} is not a positive number")
     return args
 
 
