@@ -102,6 +102,8 @@ def read_faces(path: str | os.PathLike, confidence: float = 0.8, boxes: bool = F
             lines, names = _read_lines(file, names, wanted)
     except OSError as error:
         raise OpenFaceError("bad_csv", f"cannot be read ({error.strerror or error})", path) from None
+    except csv_module.Error as error:
+        raise OpenFaceError("bad_csv", f"is not CSV ({error})", path) from None
     if not header.strip() and not lines:
         raise OpenFaceError("partial_csv", "is empty", path)
     if not (lines or [header])[-1].endswith(b"\n"):  # OpenFace and every CSV library end the last line
