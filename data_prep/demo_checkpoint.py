@@ -145,7 +145,15 @@ class Teacher:
         self.phrases = {}
         for phrase, au in phrase_to_au().items():
             self.phrases.setdefault(int(au[2:]), []).append(phrase)
-        self.line = prompts.load().formats["line"]
+        wording = prompts.load()
+        self.line = wording.formats["line"]
+        labels = {label for task in TASKS.values() for names in task.labels.values() for label in names}
+        self.labels = sorted(labels | {label.lower() for label in labels})
+        spoken = [predicate for predicates in demo_data.PREDICATES.values() for predicate in predicates]
+        spoken += ["The face shows calm stays and the words are So emotion is"]
+        self.words = sorted(
+            {word for text in (*wording.tasks.values(), *spoken, *demo_data.NOUNS) for word in text.split()}
+        )
 
     # Pictures
 
@@ -239,6 +247,24 @@ class Teacher:
         text = self.spoken()[1]
         return Example(f"{text}\nRepeat the words.", text)
 
+    def copy(self) -> Example:
+        """Any words in any order, so that no word that a task may ask for is one the model has never said."""
+        rng = self.rng
+        words = []
+        for _ in range(rng.randint(2, 9)):
+            kind = rng.random()
+            if kind < 0.35:
+                words.append(rng.choice(self.labels) + rng.choice((".", "", ";")))
+            elif kind < 0.5:
+                emotion = rng.choice(demo_data.EMOTIONS)
+                words.append(f"{rng.randint(1, 9)}_{emotion},{rng.randint(1, 9)}" + rng.choice((";", "", ".")))
+            elif kind < 0.65:
+                words.append(rng.choice(rng.choice(list(self.phrases.values()))) + rng.choice((";", ",", "")))
+            else:
+                words.append(rng.choice(self.words))
+        text = " ".join(words)
+        return Example(f"Repeat: {text}", text)
+
     def mood(self) -> Example:
         mood, text = self.spoken()
         return Example(f"{text}\nHow do the words sound?", mood)
@@ -304,6 +330,7 @@ PICTURES = (
     (Teacher.picture_and_words, 25),
     (Teacher.mood, 5),
 )
+COPIES = ((Teacher.copy, 100),)
 CLIPS = ((Teacher.read_clip, 100),)
 
 
@@ -450,7 +477,13 @@ def teach(
         tasks, size = kinds[number % len(kinds)]
         makers = teacher.rng.choices([make for make, _ in tasks], [weight for _, weight in tasks], k=size)
         loss, right = loss_of(model, collate([make(teacher) for make in makers], tokenizer, teacher.rng))
-        label = {id(LOOKUPS): "lookups", id(WORDS): "words", id(PICTURES): "pictures", id(CLIPS): "clips"}[id(tasks)]
+        label = {
+            id(COPIES): "copies",
+            id(LOOKUPS): "lookups",
+            id(WORDS): "words",
+            id(PICTURES): "pictures",
+            id(CLIPS): "clips",
+        }[id(tasks)]
         return loss, {f"{label} loss": loss.item(), f"{label} right": right}
 
     train([p for p in model.parameters() if p.requires_grad], steps, rate, step, name)
@@ -477,7 +510,7 @@ def learn(phase: str, seed: int, steps: int, files: Sequence[Path], out: Path) -
     elif phase == "words":
         teach(model, tokenizer, teacher, steps, 1.5e-3, ((LOOKUPS, 16), (LOOKUPS, 16), (WORDS, 32)), phase)
     else:
-        mixed = ((LOOKUPS, 16), (PICTURES, 32), (WORDS, 32), (PICTURES, 32), (CLIPS, 8))
+        mixed = ((LOOKUPS, 16), (PICTURES, 24), (COPIES, 24), (PICTURES, 24), (WORDS, 16), (CLIPS, 6))
         teach(model, tokenizer, teacher, steps, 1e-3, mixed, phase)
     seen = ("model.vision_tower.", "model.multi_modal_projector.")
     weights = {
@@ -490,14 +523,15 @@ def learn(phase: str, seed: int, steps: int, files: Sequence[Path], out: Path) -
 
 def make(out: Path, seed: int, steps: int) -> None:
     """Pretrain for `steps` steps in all (eyes and words at the same time, then both) and write the checkpoint."""
+    part = steps * 5 // 14
     with tempfile.TemporaryDirectory() as folder:
         eyes, words, both = (Path(folder) / f"{phase}.safetensors" for phase in ("eyes", "words", "both"))
         with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-            first = [pool.submit(learn, "eyes", seed, steps // 3, (), eyes)]
-            first.append(pool.submit(learn, "words", seed, steps // 3, (), words))
+            first = [pool.submit(learn, "eyes", seed, part, (), eyes)]
+            first.append(pool.submit(learn, "words", seed, part, (), words))
             for future in first:
                 future.result()
-        learn("both", seed, steps - 2 * (steps // 3), (eyes, words), both)
+        learn("both", seed, steps - 2 * part, (eyes, words), both)
         model, tokenizer, settings = new_model(seed)
         model.load_state_dict(load_file(both))
     save_internvl2_original(model.half(), settings, tokenizer, out)
@@ -510,7 +544,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Make the demo's base model.", prog="data_prep.demo_checkpoint")
     parser.add_argument("--out", required=True, type=Path, help="a new folder")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=6000, help="training steps; 0 gives random weights")
+    parser.add_argument("--steps", type=int, default=4200, help="training steps; 0 gives random weights")
     args = parser.parse_args()
     if args.out.exists() and any(args.out.iterdir()):
         raise InputError("exists already; name a new folder or remove this one first", args.out)
