@@ -53,17 +53,18 @@ def rows(count: int, kinds: tuple[str, ...]):
 
 
 def measure(folder: Path, name: str, count: int, kinds: tuple[str, ...], *options: str) -> None:
-    """Print seconds and peak memory of one process, its start included."""
+    """Print wall and CPU seconds and peak memory of one process, its start included."""
     path = folder / "result.jsonl"
     with path.open("w", encoding="utf-8") as file:
         for row in rows(count, kinds):
             file.write(json.dumps(row) + "\n")
-    started = time.perf_counter()
+    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, ROOT / "compute_result.py", path, "--json", folder / "scores.json", *options]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(f"{name:<58}{seconds:7.2f} s{peak:8.0f} MB (peak of all runs so far)")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(f"{name:<46}{seconds:7.2f} s{cpu:7.2f} s CPU{after.ru_maxrss / 1024:6.0f} MB (peak of all runs so far)")
 
 
 def main() -> None:

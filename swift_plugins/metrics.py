@@ -134,9 +134,9 @@ def set_counts(golds: Iterable[set], predictions: Iterable[set]) -> Counter:
     """Counts of ("hit" | "predicted" | "gold", member) over rows of sets."""
     counts = Counter()
     for gold, prediction in zip(golds, predictions, strict=True):
-        counts.update(("hit", member) for member in gold & prediction)
-        counts.update(("predicted", member) for member in prediction)
-        counts.update(("gold", member) for member in gold)
+        for kind, members in (("hit", gold & prediction), ("predicted", prediction), ("gold", gold)):
+            for member in members:
+                counts[kind, member] += 1
     return counts
 
 
@@ -150,9 +150,11 @@ def paper_pair_counts(golds: Iterable[Sequence], predictions: Iterable[Sequence 
         if not gold:
             continue
         members = set(gold)
-        counts.update(("gold", emotion) for _, emotion, _ in gold)
-        counts.update(("predicted", emotion) for _, emotion, _ in prediction or ())
-        counts.update(("hit", pair[1]) for pair in prediction or () if pair in members)
+        for _, emotion, _ in gold:
+            counts["gold", emotion] += 1
+        for pair in prediction or ():
+            counts["predicted", pair[1]] += 1
+            counts["hit", pair[1]] += pair in members
     return counts
 
 
@@ -171,9 +173,9 @@ def semeval_pair_counts(
     counts = Counter()
     for conversation, gold in gold_sets.items():
         prediction = predicted_sets[conversation]
-        counts.update(("hit", emotion) for _, emotion, _ in gold & prediction)
-        counts.update(("predicted", emotion) for _, emotion, _ in prediction)
-        counts.update(("gold", emotion) for _, emotion, _ in gold)
+        for kind, pairs in (("hit", gold & prediction), ("predicted", prediction), ("gold", gold)):
+            for _, emotion, _ in pairs:
+                counts[kind, emotion] += 1
     return counts
 
 

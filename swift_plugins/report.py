@@ -232,7 +232,8 @@ def worst(channel: Channel, reading: str, limit: int = WORST) -> list[tuple[int,
 
 def answer_text(channel: Channel, answer: object) -> str:
     """A gold answer or prediction as the task writes it."""
-    return "unparsed" if answer is None else channel.task.target(answer, channel.dataset) or "(no cause)"
+    text = "unparsed" if answer is None else channel.task.target(answer, channel.dataset) or "(no cause)"
+    return text if len(text) <= 600 else text[:600] + " …"
 
 
 def excerpt(channel: Channel, query: str, gold: object, prediction: object) -> list[tuple[str, str]]:
