@@ -25,6 +25,7 @@ import random
 import shlex
 import shutil
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -206,6 +207,7 @@ def run_all(
     context = _ray() if backend == "ray" else contextlib.nullcontext()
     options = {} if backend == "ray" else {"initializer": _end_with_parent, "initargs": (os.getpid(),)}
     task = joblib.delayed(work_on)
+    interval = 0.2 if sys.stderr.isatty() else 10.0  # seconds between two states of the bar; a log needs few
 
     def tasks() -> Iterator:
         for place, clip in enumerate(clips):
@@ -216,7 +218,7 @@ def run_all(
 
     with (
         context,
-        tqdm(total=len(clips), unit="clip", desc="faces", smoothing=0.05) as bar,
+        tqdm(total=len(clips), unit="clip", desc="faces", smoothing=0.05, mininterval=interval) as bar,
         _WithBar(bar, n_jobs=jobs, backend=backend, **options) as parallel,
     ):
         parallel(tasks())

@@ -150,7 +150,7 @@ def contact_sheets(folder: Path, records: Iterable[dict], root: Path, seed: int 
 
 def _sheet(heading: str, records: list[dict], root: Path) -> Image.Image:
     title, name, small = (ImageFont.load_default(size) for size in (24, 13, 12))
-    text_height = 78
+    text_height = 92
     columns = min(COLUMNS, max(len(records), 3))
     rows = -(-len(records) // columns)
     width = MARGIN + columns * (THUMB + MARGIN)
@@ -172,9 +172,9 @@ def _sheet(heading: str, records: list[dict], root: Path) -> Image.Image:
         draw.text(
             (x, y + THUMB + 19), f"frame {record['frame']}, score {record['score']:g}", font=small, fill="#5c6670"
         )
-        lines = textwrap.wrap(record["caption"] or "(no caption)", 33)
-        if len(lines) > 3:
-            lines = [*lines[:2], lines[2][:31].rstrip("; ") + "…"]
+        lines = textwrap.wrap(record["caption"] or "(no caption)", 31)
+        if len(lines) > 4:
+            lines = [*lines[:3], lines[3][:30].rstrip("; ") + "…"]
         draw.text(
             (x, y + THUMB + 35), "\n".join(lines), font=small, fill=ACCENT if record["caption"] else PLAIN, spacing=1
         )

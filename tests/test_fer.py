@@ -309,6 +309,21 @@ def test_bad_options(mosei, project, tmp_path, options, said):
     assert not (tmp_path / "out" / "fer.jsonl").exists()
 
 
+def test_records_become_rows_of_stage1(world, project, tmp_path):
+    """fer.jsonl in the dataset's folder is all it takes: FER rows with peak images, and the stage-1 plan has them."""
+    root = shutil.copytree(world / "mosei", tmp_path / "mosei")
+    done = project(*command(root, root, "--csv", root / "openface", "--jobs", 1))
+    assert done.returncode == 0, done.stderr
+    done = project("-m", "data_prep.build_amt", "--mosei", root, "--split", "train", "--out", tmp_path / "amt")
+    assert done.returncode == 0, done.stderr
+    captions = {key: record["caption"] for key, record in records_of(root).items() if record["caption"]}
+    rows = [json.loads(line) for line in (tmp_path / "amt" / "mosei.fer.train.jsonl").read_text().splitlines()]
+    assert {row["id"]: row["response"] for row in rows} == captions
+    plan = project("-m", "swift_plugins.mixture", "--stage", "stage1", "--data", tmp_path / "amt")
+    (line,) = (line.split() for line in plan.stdout.splitlines() if line.startswith("fer"))
+    assert line[:4] == ["fer", "3", "mosei.fer", str(len(captions))]
+
+
 # ---- interruptions, several runs, several machines ----
 
 
