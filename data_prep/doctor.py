@@ -75,24 +75,12 @@ WARNINGS = {
 }
 
 MELD_EMOTIONS = ("neutral", "joy", "anger", "surprise", "sadness", "disgust", "fear")
-MELD_SENTIMENTS = {"positive": "+", "neutral": "0", "negative": "-"}
+MELD_SENTIMENTS = ("positive", "neutral", "negative")
 # Measured on the published files. MELD: rows, emotions, sentiments. ECF 2.0: conversations and what they hold.
 # MOSEI as MMSA cuts it: clips, signs of the sentiment, clips without an emotion, clips with a tie.
 PUBLISHED = {
     "meld": (
-        [
-            "rows",
-            "neutral",
-            "joy",
-            "anger",
-            "surprise",
-            "sadness",
-            "disgust",
-            "fear",
-            "positive",
-            "neutral",
-            "negative",
-        ],
+        ["rows", *MELD_EMOTIONS, *(f"{name[:3]}." for name in MELD_SENTIMENTS)],
         {
             "train": (9989, 4710, 1743, 1109, 1205, 683, 271, 268, 2334, 4710, 2945),
             "dev": (1109, 470, 163, 153, 150, 111, 22, 40, 233, 470, 406),
@@ -386,10 +374,7 @@ def table(result: Examination) -> str:
         lines.append("  ".join([f"{dataset:<8}", *(f"{name:>9}" for name in names)]))
         for split, counts in splits.items():
             cells = [f"{f'{here:,}':>{max(9, len(name))}}" for name, here, _ in counts]
-            compared = [there for _, _, there in counts if there is not None]
-            wrong = [f"{name} {there:,}" for name, here, there in counts if there is not None and here != there]
-            verdict = f"published: {', '.join(wrong)}" if wrong else "as published" if compared else "own data"
-            lines.append("  ".join([f"{split:<8}", *cells, verdict]))
+            lines.append("  ".join([f"{split:<8}", *cells, verdict(counts)]))
         lines.append("")
     for kind, found in result.by_kind().items():
         mark = "BREAKS RESULTS" if kind in ERRORS else "warning"
@@ -399,11 +384,23 @@ def table(result: Examination) -> str:
         lines += [f"{'':<15} {finding.where}: {finding.detail}" for finding in few]
         if len(found) > len(few):
             lines.append(f"{'':<15} … and {len(found) - len(few):,} more")
-    errors = sum(finding.breaks for finding in result.findings)
-    lines.append("")
-    lines.append(f"{errors:,} findings break results, {len(result.findings) - errors:,} are warnings")
+    lines += ["", summary(result)]
     lines.append(", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.seconds.items()))
     return "\n".join(lines)
+
+
+def summary(result: Examination) -> str:
+    """How many findings break results and how many are warnings."""
+    errors = sum(finding.breaks for finding in result.findings)
+    return f"findings that break results: {errors:,}; warnings: {len(result.findings) - errors:,}"
+
+
+def verdict(counts: list[tuple[str, int, int | None]]) -> str:
+    """Whether a split's counts are the published ones, and which of those are not met."""
+    if all(there is None for _, _, there in counts):
+        return "own data"
+    wrong = [f"{name} {there:,}" for name, here, there in counts if there is not None and here != there]
+    return f"published: {', '.join(wrong)}" if wrong else "as published"
 
 
 def write_report(result: Examination, out: Path) -> None:

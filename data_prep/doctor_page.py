@@ -9,7 +9,7 @@ import base64
 from html import escape
 
 from data_prep.clip_check import thumbnails
-from data_prep.doctor import ERRORS, PUBLISHED, WARNINGS, Examination, Finding
+from data_prep.doctor import ERRORS, PUBLISHED, WARNINGS, Examination, Finding, summary, verdict
 
 PICTURED = 24  # clips with thumbnails per kind
 LISTED = 200  # findings listed per kind; doctor.json has all
@@ -39,12 +39,7 @@ code{font-size:.9em;overflow-wrap:anywhere}
 
 def page(result: Examination) -> str:
     """The whole page; texts of the datasets are escaped and nothing is loaded from elsewhere."""
-    errors = sum(finding.breaks for finding in result.findings)
-    warnings = len(result.findings) - errors
-    if errors:
-        status = f'<p class="status bad">{errors:,} findings break results, {warnings:,} are warnings.</p>'
-    else:
-        status = f'<p class="status good">Nothing breaks results; {warnings:,} warnings.</p>'
+    status = f'<p class="status {"bad" if result.status else "good"}">{escape(summary(result).capitalize())}</p>'
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width,initial-scale=1">',
@@ -67,13 +62,14 @@ def _counts(result: Examination) -> list[str]:
         if not splits:
             continue
         heads = "".join(f'<th scope="col">{escape(name.replace("_", " "))}</th>' for name in names)
-        parts.append(f'<div class="wide"><table><tr><th scope="col">{dataset.upper()}</th>{heads}</tr>')
+        parts.append(f'<div class="wide"><table><tr><th scope="col">{dataset.upper()}</th>{heads}<th></th></tr>')
         for split, counts in splits.items():
             cells = []
             for _, here, there in counts:
                 wrong = there is not None and here != there
                 note = f"<small>published {there:,}</small>" if wrong else ""
                 cells.append(f'<td class="{"bad" if wrong else ""}">{here:,}{note}</td>')
+            cells.append(f'<td class="text">{escape(verdict(counts).split(":")[0])}</td>')
             parts.append(f'<tr><th scope="row">{split}</th>{"".join(cells)}</tr>')
         parts.append("</table></div>")
     return parts
