@@ -400,9 +400,12 @@ def main(argv: list[str] | None = None) -> int:
         return _review_only(out, args.review)
     started = time.monotonic()
     config = read_config(args.config)
-    if args.review:
-        read_review(args.review)  # its mistakes are told before hours of asking
     clips = read_clips(args.rows, args.media_root, args.fer, config)
+    if args.review:  # its mistakes are told before hours of asking
+        known = {clip.id for clip in clips}
+        for name, (_, _, number) in read_review(args.review).items():
+            if name not in known:
+                raise InputError(f"no row has the id {name}", args.review, number)
     models = {"clues": args.clue_model, "reason": args.reason_model}
     urls = {"clues": args.clue_url, "reason": args.reason_url}
     servers = {

@@ -741,18 +741,28 @@ def test_accept_reject_edit(tmp_path, name):
         ({"id": "e", "decision": "accept", "reason": ""}, "no reason to accept"),
         ({"id": "", "decision": "accept"}, "has no id"),
         ({"id": "b", "decision": "accept"}, "b comes twice"),
-        ({"id": "a", "decision": "accept", "reason": 7}, "an edit needs"),
-        ({"id": "a", "decision": ["accept"]}, "is not accept"),
     ],
 )
 @pytest.mark.parametrize("name", ["review.csv", "review.jsonl"])
 def test_a_bad_review_is_named(tmp_path, name, row, words):
-    if name == "review.csv" and not all(isinstance(value, str) for value in row.values()):
-        pytest.skip("CSV holds texts only")
     review = write_review(tmp_path / name, [{"id": "b", "decision": "accept"}, row])
     with pytest.raises(InputError, match=words) as caught:
         eri_review.apply_review([record("a"), record("b"), record("e", "", **REJECTED)], review)
     assert caught.value.row == (3 if name == "review.csv" else 2)
+
+
+@pytest.mark.parametrize(
+    "row, words",
+    [
+        ({"id": "a", "decision": "accept", "reason": 7}, "an edit needs"),
+        ({"id": "a", "decision": ["accept"]}, "is not accept"),
+        ({"id": 5, "decision": "accept"}, "has no id"),
+        ({"decision": "accept"}, "has no id"),
+    ],
+)
+def test_a_review_line_of_other_types_is_named(tmp_path, row, words):
+    with pytest.raises(InputError, match=words):
+        eri_review.read_review(write_review(tmp_path / "review.jsonl", [row]))
 
 
 @pytest.mark.parametrize(
@@ -794,6 +804,14 @@ def test_the_sheet_that_is_written_is_read_back(tmp_path, reasons, edited):
         sheet.writeheader()
         sheet.writerows(rows)
     assert eri_review.apply_review(made, path)[0]["reason"] == " ".join(edited.split())
+
+
+def test_a_review_of_other_clips_is_refused_before_any_work(tmp_path, quick):
+    rows_of(tmp_path, 2)
+    review = write_review(tmp_path / "r.csv", [{"id": "mosei/train/other/0", "decision": "reject", "reason": ""}])
+    with ModelServer() as server, pytest.raises(InputError, match=r"r\.csv:2: no row has the id"):
+        eri.main(arguments(tmp_path, server.url, "--review", str(review)))
+    assert not server.received and not (tmp_path / "out").exists()
 
 
 def test_review_of_a_finished_run_asks_nobody(tmp_path, quick):
