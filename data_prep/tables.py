@@ -40,7 +40,8 @@ def read_table(path: Path, columns: Collection[str]) -> Iterator[tuple[int, dict
         header = [name.strip() for name in next(rows, [])]
         missing = [column for column in columns if column not in header]
         if missing:
-            raise InputError(f"has no column {', '.join(missing)} (its columns: {', '.join(header) or 'none'})", path)
+            names = ", ".join(header).encode("utf-8", "backslashreplace").decode()  # what is no text is still shown
+            raise InputError(f"has no column {', '.join(missing)} (its columns: {names[:200] or 'none'})", path)
         count = 0
         for cells in rows:
             if not any(cells):

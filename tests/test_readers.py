@@ -124,6 +124,10 @@ def test_meld_refuses_a_missing_column_a_wrong_folder_and_a_wrong_split(tmp_path
     meld_folder(tmp_path, *MELD_ROWS, header=MELD_HEADER.replace("Emotion", "Feeling"))
     with pytest.raises(InputError, match="has no column Emotion"):
         read(meld, tmp_path)
+    (tmp_path / "train_sent_emo.csv").write_bytes(b"\xff\xfeno text\x00, at all")
+    with pytest.raises(InputError, match="has no column Utterance") as error:
+        read(meld, tmp_path)
+    assert str(error.value).encode("utf-8") and len(str(error.value)) < 400
     with pytest.raises(InputError, match="is not a MELD folder"):
         read(meld, tmp_path / "elsewhere")
     with pytest.raises(InputError, match="no split"):
