@@ -245,8 +245,11 @@ class _Collector:
         if gold is None:
             if "bad-gold" not in self.exclude:
                 shown = str(gold_text)[:60]
+                hint = "; AMT_FACS names the FACS file of its phrases" if channel.task.key == "fer" else ""
                 raise InputError(
-                    f"gold answer {shown!r} is not one of {base}; `--exclude bad-gold` leaves such rows out", path, line
+                    f"gold answer {shown!r} is not one of {base}{hint}; `--exclude bad-gold` leaves such rows out",
+                    path,
+                    line,
                 )
             channel.excluded["bad-gold"] += 1
             return

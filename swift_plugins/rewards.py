@@ -110,7 +110,7 @@ def _orm(name: str) -> type[ORM]:
 
 
 class AmtMetrics(EvalMetrics):
-    """`--eval_metric amt`: {<channel>_<metric>: fraction} of the strict reading, <channel>_unparsed, and amt."""
+    """`--eval_metric amt`: {<channel>_<metric>: fraction}, strict; <channel>_unparsed of generated answers; amt."""
 
     def preprocess_logits_for_metrics(self, logits, labels):
         """(batch, length, vocabulary) → (batch, length): the likeliest token, so that no logits are kept."""
@@ -126,11 +126,15 @@ class AmtMetrics(EvalMetrics):
         if not hasattr(rows, "__len__") or len(rows) != len(answers):
             logger.warning_once("eval_metric amt: the rows behind the predictions are unknown, no figures per channel")
             return {}
-        return channel_metrics(
+        figures = channel_metrics(
             {key: row.get(key) for key in ("channel", "messages", "images", "videos")}
             | {"response": response, "labels": gold}
             for row, (response, gold) in zip(rows, answers, strict=True)
         )
+        if self.args.predict_with_generate:
+            return figures
+        # A wrong label goes on with the gold's tokens, which makes a word of neither: wrong, but not unparsed.
+        return {name: value for name, value in figures.items() if not name.endswith("_unparsed")}
 
     def _answers(self, eval_prediction) -> list[tuple[str, str]]:
         """(response, gold) per row."""

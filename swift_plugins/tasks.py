@@ -15,6 +15,7 @@ None means unparsed; an unparsed response is counted and never becomes a class.
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -162,16 +163,23 @@ def _finish_score(dataset: str, counts: Counter) -> dict:
 # AU phrases: fer
 
 
+def phrase_to_au() -> dict[str, str]:
+    """Phrase or FACS name → AU ("cheeks raised", "cheek raiser" → "AU06"), from configs/facs.yaml.
+
+    AMT_FACS names another file of that format: the one that `data_prep.fer --facs` wrote the captions with.
+    """
+    return _read_phrases(os.environ.get("AMT_FACS") or str(FACS))
+
+
 @functools.cache
-def phrase_to_au(facs: Path = FACS) -> dict[str, str]:
-    """Phrase or FACS name → AU ("cheeks raised", "cheek raiser" → "AU06"), from configs/facs.yaml."""
-    table = yaml.safe_load(facs.read_text(encoding="utf-8"))
+def _read_phrases(path: str) -> dict[str, str]:
+    table = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     return {phrase: au for au, entry in table["aus"].items() for phrase in (entry["name"], *entry["phrases"])}
 
 
 @functools.cache
-def _folded_phrases() -> dict[str, str]:
-    return {phrase.lower(): phrase for phrase in phrase_to_au()}
+def _folded_phrases(path: str) -> dict[str, str]:
+    return {phrase.lower(): phrase for phrase in _read_phrases(path)}
 
 
 def _fer_target(gold: object, dataset: str) -> str:
@@ -185,8 +193,8 @@ def _fer_target(gold: object, dataset: str) -> str:
 def _fer_strict(response: object, dataset: str) -> tuple[str, ...] | None:
     if not isinstance(response, str):
         return None
-    pieces = tuple(response.strip().split("; ")) if response.strip() else ()
-    return pieces if all(piece in phrase_to_au() for piece in pieces) else None
+    pieces, known = tuple(response.strip().split("; ")) if response.strip() else (), phrase_to_au()
+    return pieces if all(piece in known for piece in pieces) else None
 
 
 _SEPARATOR = re.compile(r"[;,；，、\n\r\x0b\x0c\x85\u2028\u2029]")
@@ -199,7 +207,8 @@ def _fer_lenient(response: object, dataset: str) -> tuple[str, ...] | None:
     if (exact := _fer_strict(response, dataset)) is not None:
         return exact
     pieces = (" ".join(piece.split()).strip(" .!-*\"'").lower() for piece in _SEPARATOR.split(response))
-    return tuple(_folded_phrases()[piece] for piece in pieces if piece in _folded_phrases()) or None
+    known = _folded_phrases(os.environ.get("AMT_FACS") or str(FACS))
+    return tuple(known[piece] for piece in pieces if piece in known) or None
 
 
 def _count_fer(dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Counter:

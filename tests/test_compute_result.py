@@ -161,6 +161,17 @@ def test_aus_and_reasons(write, tmp_path):
     assert 0 < blocks["mosei.eri"]["strict"]["rouge_l"] < 1
 
 
+def test_phrases_of_another_facs_file(write, tmp_path):
+    facs = tmp_path / "facs.yaml"
+    facs.write_text("aus: {AU06: {name: cheek raiser, phrases: [des joues relevées]}}", encoding="utf-8")
+    path = write([row("Des joues relevées.", "des joues relevées", "mosei.fer")])
+    assert "AMT_FACS" in refused(path)
+    done = run(path, "--json", tmp_path / "o.json", AMT_FACS=str(facs))
+    assert done.returncode == 0, done.stderr
+    block = json.loads((tmp_path / "o.json").read_text())["mosei.fer"]
+    assert (block["unparsed"], block["lenient"]["f1"]) == (1, 1)
+
+
 def test_conversations_without_clips_are_told_apart_by_their_lines(write, tmp_path):
     lines = ["1_joy. Ross: Hi.", "2_anger. Monica: No!"]
     rows = [
