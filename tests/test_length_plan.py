@@ -140,6 +140,7 @@ def test_bad_input_is_one_line_and_status_two(world, arguments, reason):
     assert [line for line in run.stderr.splitlines() if line.startswith("error")] and "Traceback" not in run.stderr
 
 
+@pytest.mark.swift
 @pytest.mark.parametrize("script, stage", [("first_stage.sh", "stage1"), ("second_stage.sh", "stage2")])
 def test_training_scripts_refuse_before_they_start(world, tmp_path, script, stage):
     checkpoint = tmp_path / "out" / "stage1" / "v" / "checkpoint-1"
