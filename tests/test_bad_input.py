@@ -287,3 +287,25 @@ def test_a_reader_that_hangs_up_is_no_error(annotations):
         text=True,
     )
     assert done.stderr == ""
+
+
+@pytest.mark.swift
+def test_a_clip_that_breaks_in_the_middle_of_a_run(amt):
+    """It was healthy when the rows were built: ms-swift meets it while it prepares a batch."""
+    (amt / "clip.mp4").write_bytes(bytes(400))
+    row = {"id": "c", "channel": "mosei.msa", "query": "q", "response": "Positive.", "videos": ["clip.mp4"]}
+    (amt / ROWS).write_text(json.dumps(row) + "\n")
+    plugin, settings = ROOT / "swift_plugins" / "emoverse.py", ROOT / "configs" / "demo" / "infer.yaml"
+    model = ("--model", MODEL, "--model_type", "emoverse", "--external_plugins", plugin)
+    done = subprocess.run(
+        ["swift", "infer", settings, *model, "--val_dataset", "amt:mosei.msa", "--result_path", "result.jsonl"],
+        cwd=amt,
+        env=os.environ
+        | {"AMT_DATA": "amt", "AMT_MEDIA": str(amt), "OMP_NUM_THREADS": "1"}
+        | {"PATH": f"{Path(os.sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert done.stderr.splitlines()[-1].startswith(f"error: {amt}/clip.mp4: cannot be decoded as video")
+    assert "Traceback" not in done.stderr
