@@ -105,6 +105,7 @@ def amt(tmp_path_factory):
 @pytest.mark.swift
 def test_two_grpo_steps(amt, tmp_path):
     datasets = ["--dataset", "amt:mosei.msa#4", "amt:meld.mer#4", "amt:mosei.fer#4", "amt:ecf.ecpe#4"]
+    datasets += ["--per_device_train_batch_size", "8"]
     log = swift("rlhf", ROOT / "configs" / "demo" / "grpo.yaml", *datasets, data=amt, out=tmp_path / "out")
     steps = [entry for entry in log if "reward" in entry]
     assert len(steps) == 2
