@@ -4,9 +4,9 @@
 
 The shipped checkpoint was made by this command with its defaults (time and scores: benchmarks/RESULTS.md). Pretraining
 gives LoRA something to adapt, as a real base model would: the ViT learns to read Action Units off faces, the language
-model to copy, to look things up in a numbered conversation and to tell moods apart, in other words than the AMT tasks
-use. It sees no AMT prompt, none of the labels as answers, and no clip of the demo world: its own are drawn from other
-seeds.
+model to copy, to look things up in a numbered conversation and to tell moods apart; last, it is asked in other words
+for what the AMT tasks ask for (feelings, for or against, movements of a face, what brought a feeling about). It sees no
+AMT prompt and no clip or dialogue of the demo world: its own are drawn from other seeds.
 """
 
 from __future__ import annotations
@@ -265,6 +265,67 @@ class Teacher:
         text = " ".join(words)
         return Example(f"Repeat: {text}", text)
 
+    def ask(self, video: bool = False) -> Example:
+        """A question about a speaker's feeling, verdict or face, in none of the wordings of configs/prompts.yaml."""
+        rng = self.rng
+        emotion, polarity = demo_data.emotion_and_polarity(rng)
+        text = demo_data.sentence(rng, emotion, polarity)
+        people = rng.choices((1, 2, 3), (70, 20, 10))[0]
+        clip = demo_data.make_clip(rng, "pretraining", "", "", emotion, people, self.aus)
+        face = self.leading(clip)
+        pictures = self.frames(clip) if video else [demo_data.draw_frame(clip, face.apex)]
+        kind = rng.random()
+        if kind < 0.4:
+            labels = list(TASKS["mer"].labels[rng.choice(("meld", "mosei"))])
+            rng.shuffle(labels)
+            word = {"joy": "Joy" if "Joy" in labels else "Happy"}.get(emotion, emotion.capitalize())
+            questions = (
+                f"{text}\nName the feeling in a word, out of {', '.join(labels)}.",
+                f"{text}\nWhat does the person feel? One of {', '.join(labels)}.",
+            )
+            return Example(rng.choice(questions), f"{word}.", pictures, video)
+        if kind < 0.7:
+            questions = (
+                f"{text}\nIs the person for or against it? Say Positive or Negative.",
+                f"{text}\nGood or bad: Positive, Negative?",
+            )
+            return Example(rng.choice(questions), "Negative." if polarity < 0 else "Positive.", pictures, video)
+        if kind < 0.92:
+            units = self.active(face.intensities(face.apex))
+            units = [au for au in units if emotion == "neutral" or au in self.aus[emotion]]
+            answer = "; ".join(rng.choice(self.phrases[au]) for au in units)
+            if not answer:
+                return self.ask(video)
+            questions = (
+                "List the movements in this face, with semicolons between.",
+                "Put the expression of the face into words; part by part.",
+            )
+            return Example(rng.choice(questions), answer, pictures, video)
+        return Example(f"{text}\nRepeat the words.", text, pictures, video)
+
+    def ask_clip(self) -> Example:
+        return self.ask(video=True)
+
+    def cause(self) -> Example:
+        """What brought about the feeling of a line, in none of the wordings of configs/prompts.yaml."""
+        rng = self.rng
+        lines = demo_data.conversation(rng, recent=rng.choice((0.0, 0.85)))
+        text = [
+            self.line.format(index=i, emotion=x.emotion, speaker=x.speaker, text=x.text) for i, x in enumerate(lines, 1)
+        ]
+        moved = [i for i, x in enumerate(lines, 1) if x.emotion != "neutral"]
+        if not moved:
+            return self.cause()
+        number = rng.choice(moved)
+        line, talk = lines[number - 1], "\n".join(text)
+        pair = f"{number}_{line.emotion}"
+        questions = (
+            f"{talk}\n\nLine:\n{text[number - 1]}\n\n"
+            f"What brought this about? Write pairs like {pair},line with semicolons.",
+            f"{talk}\n\nWhat made {line.speaker} feel like that in line {number}? Write {pair},line for each.",
+        )
+        return Example(rng.choice(questions), ";".join(f"{pair},{cause}" for cause in line.causes))
+
     def mood(self) -> Example:
         mood, text = self.spoken()
         return Example(f"{text}\nHow do the words sound?", mood)
@@ -332,6 +393,11 @@ PICTURES = (
 )
 COPIES = ((Teacher.copy, 100),)
 CLIPS = ((Teacher.read_clip, 100),)
+ASKED = ((Teacher.ask, 100),)
+ASKED_CLIPS = ((Teacher.ask_clip, 100),)
+CAUSES = ((Teacher.cause, 100),)
+MIXES = {"copies": COPIES, "lookups": LOOKUPS, "words": WORDS, "pictures": PICTURES, "clips": CLIPS}
+MIXES |= {"asked": ASKED, "asked clips": ASKED_CLIPS, "causes": CAUSES}
 
 
 # Tokens
@@ -477,13 +543,7 @@ def teach(
         tasks, size = kinds[number % len(kinds)]
         makers = teacher.rng.choices([make for make, _ in tasks], [weight for _, weight in tasks], k=size)
         loss, right = loss_of(model, collate([make(teacher) for make in makers], tokenizer, teacher.rng))
-        label = {
-            id(COPIES): "copies",
-            id(LOOKUPS): "lookups",
-            id(WORDS): "words",
-            id(PICTURES): "pictures",
-            id(CLIPS): "clips",
-        }[id(tasks)]
+        label = next(label for label, known in MIXES.items() if known is tasks)
         return loss, {f"{label} loss": loss.item(), f"{label} right": right}
 
     train([p for p in model.parameters() if p.requires_grad], steps, rate, step, name)
@@ -499,7 +559,7 @@ def new_model(seed: int) -> tuple[InternVLForConditionalGeneration, PreTrainedTo
 
 
 def learn(phase: str, seed: int, steps: int, files: Sequence[Path], out: Path) -> None:
-    """One phase of pretraining: `eyes` and `words` train parts that do not overlap, `both` trains all of the two."""
+    """One phase of pretraining: `eyes` and `words` train parts that do not overlap, `both` and `ask` everything."""
     torch.set_num_threads(1)  # sums in one order, whatever the machine
     model, tokenizer, _ = new_model(seed)
     for file in files:
@@ -509,31 +569,38 @@ def learn(phase: str, seed: int, steps: int, files: Sequence[Path], out: Path) -
         open_eyes(model, teacher, steps)
     elif phase == "words":
         teach(model, tokenizer, teacher, steps, 1.5e-3, ((LOOKUPS, 16), (LOOKUPS, 16), (WORDS, 32)), phase)
+    elif phase == "both":
+        kinds = ((LOOKUPS, 16), (PICTURES, 24), (COPIES, 24), (PICTURES, 24), (WORDS, 16), (CLIPS, 6))
+        teach(model, tokenizer, teacher, steps, 1e-3, kinds, phase)
     else:
-        mixed = ((LOOKUPS, 16), (PICTURES, 24), (COPIES, 24), (PICTURES, 24), (WORDS, 16), (CLIPS, 6))
-        teach(model, tokenizer, teacher, steps, 1e-3, mixed, phase)
+        kinds = ((ASKED, 24), (CAUSES, 20), (ASKED, 24), (CAUSES, 20), (ASKED_CLIPS, 6), (COPIES, 16), (PICTURES, 16))
+        teach(model, tokenizer, teacher, steps, 1e-3, kinds, phase)
     seen = ("model.vision_tower.", "model.multi_modal_projector.")
     weights = {
         name: weight.contiguous()
         for name, weight in model.state_dict().items()
-        if phase == "both" or name.startswith(seen) == (phase == "eyes")
+        if phase in ("both", "ask") or name.startswith(seen) == (phase == "eyes")
     }
     save_file(weights, out)
 
 
+PHASES = {"eyes": 15, "words": 15, "both": 12, "ask": 16}  # shares of the steps, in order
+
+
 def make(out: Path, seed: int, steps: int) -> None:
-    """Pretrain for `steps` steps in all (eyes and words at the same time, then both) and write the checkpoint."""
-    part = steps * 5 // 14
+    """Pretrain for `steps` steps in all (eyes and words at the same time, both, ask) and write the checkpoint."""
+    count = {phase: steps * share // 58 for phase, share in PHASES.items()}
     with tempfile.TemporaryDirectory() as folder:
-        eyes, words, both = (Path(folder) / f"{phase}.safetensors" for phase in ("eyes", "words", "both"))
+        eyes, words, both, ask = (Path(folder) / f"{phase}.safetensors" for phase in PHASES)
         with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-            first = [pool.submit(learn, "eyes", seed, part, (), eyes)]
-            first.append(pool.submit(learn, "words", seed, part, (), words))
+            first = [pool.submit(learn, "eyes", seed, count["eyes"], (), eyes)]
+            first.append(pool.submit(learn, "words", seed, count["words"], (), words))
             for future in first:
                 future.result()
-        learn("both", seed, steps - 2 * part, (eyes, words), both)
+        learn("both", seed, count["both"], (eyes, words), both)
+        learn("ask", seed, count["ask"], (both,), ask)
         model, tokenizer, settings = new_model(seed)
-        model.load_state_dict(load_file(both))
+        model.load_state_dict(load_file(ask))
     save_internvl2_original(model.half(), settings, tokenizer, out)
     generation = {"bos_token_id": 1, "eos_token_id": [tokenizer.eos_token_id], "pad_token_id": tokenizer.pad_token_id}
     write_json(out / "generation_config.json", generation)
@@ -544,7 +611,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Make the demo's base model.", prog="data_prep.demo_checkpoint")
     parser.add_argument("--out", required=True, type=Path, help="a new folder")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=4200, help="training steps; 0 gives random weights")
+    parser.add_argument("--steps", type=int, default=5800, help="training steps; 0 gives random weights")
     args = parser.parse_args()
     if args.out.exists() and any(args.out.iterdir()):
         raise InputError("exists already; name a new folder or remove this one first", args.out)
