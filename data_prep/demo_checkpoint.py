@@ -2,7 +2,8 @@
 
     python -m data_prep.demo_checkpoint --out configs/demo/checkpoint [--seed N] [--steps N]
 
-The shipped checkpoint was made by this command with its defaults (time and scores: benchmarks/RESULTS.md). Pretraining
+The shipped checkpoint was made phase by phase by this code with seed 0, before a phrase of configs/facs.yaml changed:
+the tokenizer learns from that file, so a run today gives ids and weights of its own. Pretraining
 gives LoRA something to adapt, as a real base model would: the ViT learns to read Action Units off faces, the language
 model to copy, to look things up in a numbered conversation and to tell moods apart; last, it is asked in other words
 for what the AMT tasks ask for (feelings, for or against, movements of a face, what brought a feeling about). It sees no

@@ -38,7 +38,6 @@ def test_the_script_makes_that_architecture_and_the_same_weights_for_a_seed(tmp_
     assert read_config(tmp_path / "one") == read_config(SHIPPED)
     for file in ("model.safetensors", "tokenizer.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
-    assert (tmp_path / "one" / "tokenizer.json").read_bytes() == (SHIPPED / "tokenizer.json").read_bytes()
     image_token = load_tokenizer(tmp_path / "one").convert_tokens_to_ids(IMAGE_TOKEN)
     assert load_internvl2(tmp_path / "one").config.image_token_id == image_token
 
