@@ -17,8 +17,9 @@ install: .venv/.installed
 demo: .venv/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash shell/demo.sh
 
+# One process per core, one file of tests after the other in each: ARGS="-k resume" and the like come after.
 test: .venv/.installed
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

@@ -1,36 +1,48 @@
 #!/usr/bin/env bash
-# The whole method on a drawn world, from raw folders to scores: about … minutes on two cores, no download.
-#   OUTPUT  where everything goes (default output/demo); a finished demo is not overwritten
+# The whole method on a drawn world, from raw folders to scores: minutes on two cores, no download.
+#   OUTPUT  where everything goes (default output/demo); run again after a kill, it goes on where it was
 CONFIG=demo
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 # On a few cores, threads that wait for each other cost more than they bring to a model this small.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-export CONFIG OUTPUT MODEL="$ROOT/configs/demo/checkpoint" DATA="$OUTPUT/amt"
-[ ! -e "$OUTPUT/stage1" ] || fail "$OUTPUT holds a demo already; remove it or set another OUTPUT"
+export CONFIG OUTPUT MODEL="$ROOT/configs/demo/checkpoint" DATA="$OUTPUT/amt" RESUME=1
+export LOG_LEVEL="${LOG_LEVEL:-WARNING}" # of ms-swift, which else prints every layer of the model
 raw="$OUTPUT/raw"
 say() { printf '\n=== %s (%d s) ===\n' "$*" "$SECONDS"; }
 
 say "1. Draw the world: clips, transcripts, dialogues with causes, Action Units"
-python -m data_prep.demo_data --out "$raw"
+if [ ! -d "$raw" ]; then
+    rm -rf "$raw.part"
+    python -m data_prep.demo_data --out "$raw.part"
+    mv "$raw.part" "$raw"
+fi
 
 say "2. FER: peak frames and captions from the Action Units"
 for dataset in mosei meld; do
-    python -m data_prep.fer --dataset "$dataset" --root "$raw/$dataset" --csv "$raw/$dataset/openface" \
-        --out "$raw/$dataset" --split train dev test
+    [ -f "$raw/$dataset/fer.jsonl" ] || python -m data_prep.fer --dataset "$dataset" --root "$raw/$dataset" --resume \
+        --csv "$raw/$dataset/openface" --out "$raw/$dataset" --split train dev test
 done
 
 say "3. AMT: raw folders to instruction rows"
 for split in train dev test; do
-    python -m data_prep.build_amt --meld "$raw/meld" --mosei "$raw/mosei" --ecf "$raw/ecf" --split "$split" --out "$DATA"
+    [ -f "$DATA/report.$split.json" ] || python -m data_prep.build_amt --split "$split" --out "$DATA" \
+        --meld "$raw/meld" --mosei "$raw/mosei" --ecf "$raw/ecf"
 done
 
-say "4. Stage 1: Multitask Pretraining (MSA, FER, MER)"
-bash "$ROOT/shell/first_stage.sh"
-say "5. Answers and scores after stage 1"
-STAGE=stage1 bash "$ROOT/shell/test.sh"
+for stage in first second; do
+    number=$([ "$stage" = first ] && echo 1 || echo 2)
+    result="$OUTPUT/stage$number.test.jsonl"
+    if [ ! -f "$result" ]; then
+        say "4. Stage $number of M2SE"
+        bash "$ROOT/shell/${stage}_stage.sh"
+        say "5. Answers after stage $number"
+        STAGE="stage$number" bash "$ROOT/shell/test.sh" >"$OUTPUT/stage$number.test.log"
+    fi
+done
 
-say "6. Stage 2: Multitask Reason Fine-tuning (MER, ERI, ECPE, MSA again)"
-bash "$ROOT/shell/second_stage.sh"
-say "7. Answers and scores after stage 2"
-STAGE=stage2 bash "$ROOT/shell/test.sh"
-say "done: checkpoints, answers and scores are in $OUTPUT"
+say "6. Scores after stage 1"
+python "$ROOT/compute_result.py" "$OUTPUT/stage1.test.jsonl" --built "$DATA/report.train.json"
+say "7. Scores after stage 2, and what changed since stage 1"
+python "$ROOT/compute_result.py" "$OUTPUT/stage2.test.jsonl" --built "$DATA/report.train.json" \
+    --before "$OUTPUT/stage1.test.jsonl"
+say "done: checkpoints, answers and pages ($OUTPUT/stage2.test.report/index.html) are in $OUTPUT"
