@@ -206,7 +206,7 @@ class Builder:
         if image is not None:
             files = {"images": [self._relative(image)]}
         if sample.id in fer.by_id and not caption:
-            self._leave_out(channel, "no caption: none of the active AUs belongs to the emotion")
+            self._leave_out(channel, "no caption: no Action Unit to describe (see fer_report.json)")
         elif caption and not files:
             self._leave_out(channel, "neither a peak frame nor a clip to look at")
         elif caption:
