@@ -162,10 +162,11 @@ def read_clips(rows: Iterable[str | Path], media_root: str | Path, fer: str | Pa
     return list(clips.values())
 
 
-def _read_fer(file: str | Path) -> tuple[dict[str, str], dict[str, Path]]:
+def _read_fer(file: str | Path) -> tuple[dict[str, str | None], dict[str, Path]]:
+    """Captions and peak frames by clip id; a caption is null where no Action Unit could be described."""
     captions, peaks = {}, {}
     for number, record in read_rows(file):
-        if not isinstance(record.get("id"), str) or not isinstance(record.get("caption"), str):
+        if not isinstance(record.get("id"), str) or not isinstance(record.get("caption", 0), str | None):
             raise InputError("has no id or no caption", file, number)
         captions[record["id"]] = record["caption"]
         if record.get("image"):

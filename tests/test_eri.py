@@ -110,7 +110,8 @@ def test_clues_and_reasons_of_every_clip(tmp_path):
     rows_of(tmp_path, 9)
     fer = {"id": "mosei/train/v003/0", "caption": "lips parted; brows knitted", "image": "peak.png", "frame": 2}
     Image.new("RGB", (2000, 1000)).save(tmp_path / "peak.png")
-    (tmp_path / "fer.jsonl").write_text(json.dumps(fer) + "\n")
+    nothing_moved = {**fer, "id": "mosei/train/v004/0", "caption": None}  # as data_prep.fer writes it
+    (tmp_path / "fer.jsonl").write_text(json.dumps(fer) + "\n" + json.dumps(nothing_moved) + "\n")
     with ModelServer(delay=0.02) as server:
         done = run(arguments(tmp_path, server.url, "--concurrency", "4", "--fer", str(tmp_path / "fer.jsonl")))
     assert done.returncode == 0, done.stderr
