@@ -428,7 +428,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.review:
         records = apply_review(records, args.review)
     seen = {clip.id: {"transcript": clip.transcript, "media": clip.media} for clip in clips}
-    new_sheet = write_sheet(out / "review.csv", records, seen)
+    earlier_report = read_json(out / "report.json") if (out / "report.json").exists() else {}
+    untouched = earlier_report.get("review_sheet", "") if isinstance(earlier_report, dict) else ""
+    new_sheet = write_sheet(out / "review.csv", records, seen, untouched)
     _cost(totals, models, config["prices"])
     report = write_results(out, records) | {
         "waiting_for_an_answer": dict(waiting),
@@ -438,12 +440,13 @@ def main(argv: list[str] | None = None) -> int:
             SERVERS[kind]: {"url": server and server.shown_url, "model": models[kind], **totals.get(SERVERS[kind], {})}
             for kind, server in servers.items()
         },
+        "review_sheet": new_sheet or untouched,
         "seconds": round(time.monotonic() - started, 1),
     }
     write_json(out / "report.json", report)
     _show(report)
     if not new_sheet:
-        print(f"{out / 'review.csv'} was there before and is left as it is")
+        print(f"{out / 'review.csv'} holds changes of yours and is left as it is")
     for kind, count in waiting.items():
         print(f"{count} clips wait for their {kind}: run again with --resume", file=sys.stderr)
     return 1 if any(servers[kind] for kind in waiting) else 0

@@ -9,6 +9,7 @@ accept, reject, edit (with the new text under reason), or nothing, which leaves 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections.abc import Iterable
 from pathlib import Path
@@ -134,21 +135,24 @@ def read_eri(files: Iterable[str | Path], review: str | Path | None = None) -> l
     return [record for record in result if "rejected" not in record]
 
 
-def write_sheet(path: Path, records: Iterable[dict], seen: dict[str, dict]) -> bool:
-    """Write the sheet, decisions empty, unless one is there: somebody may be filling it in.
+def write_sheet(path: Path, records: Iterable[dict], seen: dict[str, dict], untouched: str = "") -> str:
+    """Write the sheet, decisions empty, and return its digest; "" when one is there that somebody may be filling in.
 
-    seen: per id the `transcript` and `media` that help to decide.
+    seen: per id the `transcript` and `media` that help to decide. untouched: the digest that an earlier call returned;
+    a sheet that still has it holds nobody's work and is written anew.
     """
-    if path.exists():
-        return False
+    if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() != untouched:
+        return ""
+    text = io.StringIO(newline="")
+    sheet = csv.DictWriter(text, SHEET, lineterminator="\r\n")
+    sheet.writeheader()
+    for record in records:
+        made = _as_made(record)
+        rejected = "{pass}.{rule}: {detail}".format_map(made["rejected"]) if "rejected" in made else ""
+        row = {"id": made["id"], "decision": "", "reason": made["reason"], "label": made["label"]}
+        row |= made["clues"] or {"character": "", "scene": ""}
+        sheet.writerow(row | {"rejected": rejected} | seen[made["id"]])
     with atomic_open(path) as file:
-        file.write("\ufeff")  # spreadsheet programs take a file without it for the local 8-bit encoding
-        sheet = csv.DictWriter(file, SHEET, lineterminator="\r\n")
-        sheet.writeheader()
-        for record in records:
-            made = _as_made(record)
-            rejected = "{pass}.{rule}: {detail}".format_map(made["rejected"]) if "rejected" in made else ""
-            row = {"id": made["id"], "decision": "", "reason": made["reason"], "label": made["label"]}
-            row |= made["clues"] or {"character": "", "scene": ""}
-            sheet.writerow(row | {"rejected": rejected} | seen[made["id"]])
-    return True
+        # spreadsheet programs take a file without the mark for the local 8-bit encoding
+        file.write("\ufeff" + text.getvalue())
+    return hashlib.sha256(path.read_bytes()).hexdigest()

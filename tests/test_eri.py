@@ -181,7 +181,17 @@ def test_one_server_after_the_other(tmp_path, quick, capsys):
         assert "3 clips wait for their reason" in capsys.readouterr().err
         assert records(tmp_path / "out" / "eri.jsonl") == []
         assert eri.main([*without("--clue-url"), "--resume"]) == 0
-        assert len(records(tmp_path / "out" / "eri.jsonl")) == 3
+        made = records(tmp_path / "out" / "eri.jsonl")
+        sheet = tmp_path / "out" / "review.csv"
+        with sheet.open(encoding="utf-8-sig", newline="") as file:
+            shown = [row["reason"] for row in csv.DictReader(file)]
+        assert len(made) == 3 and shown == [record["reason"] for record in made], "the sheet of the first run had none"
+        filled_in = sheet.read_bytes().replace(b",,", b",reject,", 1)
+        sheet.write_bytes(filled_in)
+        capsys.readouterr()
+        assert eri.main([*options, "--resume"]) == 0 == eri.main([*options, "--resume"])
+        assert sheet.read_bytes() == filled_in, "work of a person is kept"
+        assert capsys.readouterr().out.count("review.csv holds changes of yours") == 2
         assert set(server.received.values()) == {1}
 
 
