@@ -26,13 +26,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
 
-import yaml
 from PIL import Image
 
 from data_prep import eri_quality
 from data_prep.eri_client import Answer, Journal, Question, Server, api_key, ask, check, fingerprint
 from data_prep.eri_review import apply_review, read_review, write_sheet
-from swift_plugins.files import InputError, read_json, read_rows, run_cli, write_json, write_rows
+from swift_plugins.files import InputError, read_json, read_rows, read_yaml, run_cli, write_json, write_rows
 from swift_plugins.frames import count_frames, read_frames, segment_centre_indices
 from swift_plugins.tasks import TASKS, split_channel
 
@@ -66,13 +65,7 @@ class Clip:
 
 def read_config(path: str | Path) -> dict:
     """configs/eri.yaml or a replacement; `InputError` names the key or field that is missing or unknown."""
-    try:
-        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        reference = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(error.strerror.lower(), path) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"is not YAML: {error}", path) from None
+    config, reference = read_yaml(path), read_yaml(CONFIG)
     _same_keys(config, reference, "", path)
     for kind in PASSES:
         for part in ("system", "user"):

@@ -12,10 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from data_prep.openface import BLINK, INTENSITIES, PRESENCES, Faces
-from swift_plugins.files import InputError
+from swift_plugins.files import InputError, read_yaml
 
 FACS = Path(__file__).resolve().parents[1] / "configs" / "facs.yaml"
 
@@ -79,12 +77,7 @@ def active_aus(faces: Faces, row: int, facs: Facs, blink: bool = False) -> tuple
 
 def load_facs(path: str | os.PathLike = FACS) -> Facs:
     """Read and check a FACS table; raises `InputError` naming what is wrong."""
-    try:
-        table = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", path) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"is not YAML: {error}", path) from None
+    table = read_yaml(path)
     try:
         presence = table["presence"]
         facs = Facs(

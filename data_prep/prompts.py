@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
 
-import yaml
-
 from data_prep.sample import Sample
-from swift_plugins.files import InputError
+from swift_plugins.files import InputError, read_yaml
 from swift_plugins.tasks import TASKS
 
 DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "prompts.yaml"
@@ -63,12 +61,7 @@ class Prompts:
 def load(path: Path | str | None = None) -> Prompts:
     """Read a prompts file (the project's own by default); `InputError` names an unknown field, task or key."""
     path = Path(path or DEFAULT)
-    try:
-        wording = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError("no such file", path) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"is not YAML: {error}", path) from None
+    wording = read_yaml(path)
     if not isinstance(wording, dict) or not isinstance(wording.get("tasks"), dict):
         raise InputError("needs the keys system, tasks and formats", path)
     unknown = set(wording) - {"system", "tasks", "formats"}

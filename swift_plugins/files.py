@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
+import yaml
+
 
 class InputError(Exception):
     """Bad input from the user: shown as one line `file:row: reason`, exit status 2, no traceback."""
@@ -101,6 +103,16 @@ def read_json(path: str | os.PathLike) -> object:
         raise InputError(f"is not JSON: {error.msg}", path, error.lineno) from None
     except RecursionError:
         raise InputError("is not JSON (nested too deeply)", path) from None
+
+
+def read_yaml(path: str | os.PathLike) -> object:
+    """One YAML document; raises `InputError` when it is missing, not UTF-8 or not YAML."""
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError((error.strerror or str(error)).lower(), path) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"is not YAML: {error}", path) from None
 
 
 def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict]]:

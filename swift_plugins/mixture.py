@@ -20,9 +20,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import yaml
-
-from swift_plugins.files import InputError, read_rows, run_cli, write_json
+from swift_plugins.files import InputError, read_rows, read_yaml, run_cli, write_json
 from swift_plugins.tasks import TASKS, split_channel
 
 DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "mixtures.yaml"
@@ -198,12 +196,7 @@ def order(rows: Sequence[dict], task: str, seed: int) -> list[dict]:
 def read_mixtures(path: Path | str | None = None) -> Mixtures:
     """Read a mixtures file (`AMT_MIXTURES`, else the project's own); `InputError` names what is wrong in it."""
     path = Path(path or os.environ.get("AMT_MIXTURES") or DEFAULT)
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError("no such file", path) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"is not YAML: {error}", path) from None
+    config = read_yaml(path)
     if not isinstance(config, dict) or not isinstance(config.get("stages"), dict):
         raise InputError("needs a key stages", path)
     _no_other_keys(config, {"seed", "stages"}, "the file", path)

@@ -116,7 +116,7 @@ def test_broken_annotations(project, annotations, breaker, words):
         (("--ecf", "nowhere", "--split", "train"), "nowhere: no such folder"),
         (("--split", "train"), "give at least one of"),
         (("--prompts", "nowhere.yaml"), "nowhere.yaml: no such file"),
-        (("--prompts", "meld"), "meld: Is a directory"),
+        (("--prompts", "meld"), "meld: is a directory"),
         (("--eri", "nowhere.jsonl"), "nowhere.jsonl: no such file"),
         (("--review", "nowhere.csv"), "nowhere.csv: no such file"),
         (("--media-root", "nowhere"), "nowhere: no such folder"),

@@ -232,7 +232,7 @@ def test_command_writes_the_picture_and_the_plot(clip, world, project, tmp_path)
         (["--aus", "bliss"], "no AU set for the label 'bliss'"),
         (["--hold", "0"], "--hold is 1 or more"),
         (["--image", "a.png"], "--image needs --video"),
-        (["--facs", "none.yaml"], "cannot be read"),
+        (["--facs", "none.yaml"], "none.yaml: no such file or directory"),
     ],
 )
 def test_bad_options(project, tmp_path, options, said):
