@@ -141,11 +141,13 @@ def published(name: str) -> dict:
 
 
 def training_note(built: Path | None) -> str:
-    """Which ECF rows the model was trained on, as far as known."""
+    """Which ECF rows the model was trained on, as far as known; `InputError` for a report of anything but that."""
     if built is None:
         return OVERLAP.format("unknown (say it with --built report.train.json)")
     report = read_json(built)
-    options, clips = (report.get(key, {}) if isinstance(report, dict) else {} for key in ("options", "clips"))
+    if not isinstance(report, dict) or report.get("split") != "train" or "clips" not in report:
+        raise InputError("is not the report.train.json that build_amt wrote", built)
+    options, clips = report.get("options", {}), report["clips"]
     if "ecf" not in clips:
         return OVERLAP.format(f"without ECF ({built})")
     excluded = options.get("exclude_leaks")

@@ -393,9 +393,16 @@ def test_nothing_is_written_when_a_file_is_refused(write, tmp_path):
     ],
 )
 def test_contamination_is_named(write, tmp_path, report, said):
-    (tmp_path / "report.train.json").write_text(json.dumps(report))
+    (tmp_path / "report.train.json").write_text(json.dumps({"split": "train"} | (report or {})))
     options = ["--built", tmp_path / "report.train.json"] if report else []
     assert f"Trained on: {said}" in run(write([row("Joy.", "Joy.")]), *options).stdout
+
+
+@pytest.mark.parametrize("report", [[], {}, {"split": "test", "clips": {"meld": {}}}, {"split": "train"}])
+def test_another_report_never_says_without_ecf(write, tmp_path, report):
+    (tmp_path / "other.json").write_text(json.dumps(report))
+    refused(write([row("Joy.", "Joy.")]), "--built", tmp_path / "other.json", "--json", tmp_path / "o.json")
+    assert not (tmp_path / "o.json").exists()
 
 
 class Judge(BaseHTTPRequestHandler):
