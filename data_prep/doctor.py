@@ -54,7 +54,7 @@ WARNINGS = {
     "own_data": "splits of another size than the published ones: counts were not compared",
     "no_clips": "splits of which no clip is there",
     "silent_clip": "clips whose sound is silent",
-    "no_sound": "clips without sound",
+    "no_sound": "clips without sound, or splits without any",
     "unannotated_file": "clips without an annotation",
     "mis_encoded_text": "texts in another encoding; repaired",
     "mojibake_text": "texts that were decoded wrongly before they were published",
