@@ -31,18 +31,19 @@ done
 
 for stage in first second; do
     number=$([ "$stage" = first ] && echo 1 || echo 2)
+    step=$((2 * number + 2))
     result="$OUTPUT/stage$number.test.jsonl"
     if [ ! -f "$result" ]; then
-        say "4. Stage $number of M2SE"
+        say "$step. Stage $number of M2SE"
         bash "$ROOT/shell/${stage}_stage.sh"
-        say "5. Answers after stage $number"
+        say "$((step + 1)). Answers after stage $number"
         STAGE="stage$number" bash "$ROOT/shell/test.sh" >"$OUTPUT/stage$number.test.log"
     fi
 done
 
-say "6. Scores after stage 1"
+say "8. Scores after stage 1"
 python "$ROOT/compute_result.py" "$OUTPUT/stage1.test.jsonl" --built "$DATA/report.train.json"
-say "7. Scores after stage 2, and what changed since stage 1"
+say "9. Scores after stage 2, and what changed since stage 1"
 python "$ROOT/compute_result.py" "$OUTPUT/stage2.test.jsonl" --built "$DATA/report.train.json" \
     --before "$OUTPUT/stage1.test.jsonl"
 say "done: checkpoints, answers and pages ($OUTPUT/stage2.test.report/index.html) are in $OUTPUT"
