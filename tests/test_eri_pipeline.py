@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -70,7 +71,7 @@ def deployed(tmp_path_factory) -> Iterator[str]:
                 continue
         yield f"http://127.0.0.1:{port}/v1"
     finally:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)  # `swift` starts the server as a process of its own
         process.wait(30)
 
 
