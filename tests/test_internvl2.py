@@ -276,15 +276,16 @@ def test_saved_folder_is_for_stock_transformers(tiny, tmp_path, kind):
     load_tokenizer(tiny[kind]).save_pretrained(tmp_path)
     assert "auto_map" not in (tmp_path / "config.json").read_text() + (tmp_path / "tokenizer_config.json").read_text()
     script = (
-        "import sys, torch; from transformers import AutoModelForImageTextToText, AutoTokenizer\n"
+        "import sys, torch; from safetensors.torch import save_file\n"
+        "from transformers import AutoModelForImageTextToText, AutoTokenizer\n"
         "model = AutoModelForImageTextToText.from_pretrained(sys.argv[1], dtype=torch.float32).eval()\n"
         "ids = AutoTokenizer.from_pretrained(sys.argv[1])('A text', return_tensors='pt').input_ids\n"
         "assert not any('swift' in name for name in sys.modules)\n"
-        "torch.save(model(input_ids=ids).logits, sys.argv[2])\n"
+        "save_file({'logits': model(input_ids=ids).logits.detach().contiguous()}, sys.argv[2])\n"
     )
-    subprocess.run([sys.executable, "-c", script, tmp_path, tmp_path / "logits.pt"], check=True, cwd=tmp_path)
+    subprocess.run([sys.executable, "-c", script, tmp_path, tmp_path / "logits.safetensors"], check=True, cwd=tmp_path)
     ids = load_tokenizer(tiny[kind])("A text", return_tensors="pt").input_ids
-    stock = torch.load(tmp_path / "logits.pt", weights_only=True)
+    stock = load_file(tmp_path / "logits.safetensors")["logits"]
     assert torch.equal(model(input_ids=ids).logits, stock)
     # and this project reads its own exports
     assert torch.equal(load_internvl2(tmp_path).eval()(input_ids=ids).logits, stock)
