@@ -14,11 +14,11 @@ from pathlib import Path
 
 import yaml
 
-from swift_plugins import scores
-from swift_plugins.files import InputError, read_json, run_cli, write_json
-from swift_plugins.results import EXCLUSIONS, Channel, read_results
+from swift_plugins.files import CONFIGS, InputError, read_json, run_cli, write_json
+from swift_plugins.scoring import scores
+from swift_plugins.scoring.results import EXCLUSIONS, Channel, read_results
 
-PUBLISHED = Path(__file__).resolve().parent / "configs" / "published.yaml"
+PUBLISHED = CONFIGS / "published.yaml"
 
 # ECF and MELD are cut from the same series; the share is that of ECF 2.0 train as released.
 OVERLAP = (
@@ -204,7 +204,7 @@ def main() -> int:
         if channel.dataset == "meld":
             block["training"] = training_note(args.built)
         if args.judge and channel.task.key == "eri":
-            from swift_plugins.judge import judge
+            from swift_plugins.scoring.judge import judge
 
             journal = args.files[0].with_name(args.files[0].name + ".judge.jsonl")
             block["judge"] = judge(channel, args.judge, args.judge_model, journal)
@@ -218,7 +218,7 @@ def main() -> int:
             raise InputError("--semeval-submission needs results of exactly one ecpe channel")
         write_json(args.semeval_submission, submission(pairs[0], args.files))
     if args.report:
-        from swift_plugins.report import write_report
+        from swift_plugins.scoring.report import write_report
 
         write_report(args.report, channels, blocks, args.files)
     if args.json:

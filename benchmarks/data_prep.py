@@ -21,8 +21,8 @@ import av
 import numpy as np
 import pandas as pd
 
-from data_prep.openface import INTENSITIES, PRESENCES, read_faces
-from data_prep.peak_frame import peak_image, write_image
+from data_prep.fer.openface import INTENSITIES, PRESENCES, read_faces
+from data_prep.fer.peaks import peak_image, write_image
 from tests.openface_stand_in import install
 
 ROOT = Path(__file__).resolve().parents[1]

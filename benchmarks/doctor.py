@@ -25,7 +25,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from data_prep import clip_check, media  # noqa: E402
+from data_prep.doctor import clips as clip_check  # noqa: E402
+from data_prep.readers import media  # noqa: E402
 
 SECONDS, FPS, WIDTH, HEIGHT = 3, 25, 854, 480
 

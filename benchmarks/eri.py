@@ -25,7 +25,7 @@ import aiohttp
 from aiohttp import web
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from data_prep.eri_client import Journal, Question, Server, ask, check
+from swift_plugins.chat_client import Journal, Question, Server, ask, check
 
 REPLY = {
     "id": "x",

@@ -17,12 +17,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from data_prep import ecf, ecf_emotions, eri_review, leakage, media, meld, mosei, prompts
-from data_prep.sample import Fault, Sample
+from data_prep import ecf_emotions, prompts
+from data_prep.doctor import leakage
+from data_prep.eri import review as eri_review
+from data_prep.readers import READERS, media
+from data_prep.readers.sample import Fault, Sample
 from swift_plugins.files import InputError, read_json, read_rows, run_cli, write_json, write_rows
 from swift_plugins.tasks import TASKS, split_channel
-
-READERS = {"meld": meld.read, "ecf": ecf.read, "mosei": mosei.read}
 
 # Table 1 of the paper. ECPE counts the ECF train targets with a cause; the total counts clips, not rows.
 TABLE_1 = {"msa": 25_859, "mer": 25_859, "fer": 15_870, "eri": 4_839, "ecpe": 7_081}
@@ -106,7 +107,7 @@ class Builder:
         and for a test split that would lose clips.
         """
         read_options = self.options.mosei if dataset == "mosei" else {}
-        samples = list(READERS[dataset](root, self.split, self.faults, **read_options))
+        samples = list(READERS[dataset].read(root, self.split, self.faults, **read_options))
         read = len(samples)
         samples = self._without_leaks(samples)
         if dataset == "ecf" and self.options.ecf_emotions:
@@ -295,7 +296,7 @@ def held_out(splits: Iterable[str], split: str, folders: dict[str, Path]) -> lis
             raise InputError("--exclude-leaks is for --split train: the others are what is kept apart")
         if dataset not in folders:
             raise InputError(f"--exclude-leaks {name} needs --{dataset} DIR")
-        samples += READERS[dataset](folders[dataset], other, [])
+        samples += READERS[dataset].read(folders[dataset], other, [])
     return samples
 
 

@@ -21,9 +21,9 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from data_prep.prompts import Prompts
-from data_prep.sample import Fault, Sample
+from data_prep.readers.sample import Fault, Sample
 from swift_plugins.files import InputError, read_rows
-from swift_plugins.results import media_of, query_of
+from swift_plugins.scoring.results import media_of, query_of
 from swift_plugins.tasks import TASKS
 
 UNKNOWN = "unknown"  # what a prompt shows for an utterance whose MER answer could not be read

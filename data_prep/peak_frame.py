@@ -1,4 +1,4 @@
-"""The most expressive frame of a clip, by equations 1 and 2 of the paper, from an OpenFace CSV.
+"""The peak frame of one clip, from its OpenFace CSV.
 
     python -m data_prep.peak_frame CSV [--aus all|no_blink|EMOTION] [--confidence 0.8] [--hold 3]
     python -m data_prep.peak_frame CSV --video CLIP --image peak.png [--crop] --plot plot.png
@@ -11,143 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from data_prep.facs import FACS, Facs, load_facs
-from data_prep.openface import BLINK, INTENSITIES, Faces, OpenFaceError, read_faces
-from swift_plugins.files import InputError, atomic_open, run_cli
-from swift_plugins.frames import read_frames
-
-SIDE = 448  # pixels: one tile of InternVL2, so that a peak image costs the same few tokens whatever the clip's size
-# OpenFace writes two decimals and other tools up to six: sums of millionths are exact, and so are ties.
-MILLIONTHS = 1_000_000
-
-
-@dataclass(frozen=True)
-class Peak:
-    """A peak frame. `frame`: its number in the CSV; `index`: counted from 0; `row`: its place in `Faces`.
-
-    `score` is that of equation 1; `judged` (millionths) is what frames were compared by, see `hold`.
-    """
-
-    frame: int
-    index: int
-    face_id: int
-    score: float
-    row: int
-    judged: int
-
-
-def summed_aus(choice: str, facs: Facs) -> tuple[str, ...]:
-    """The AUs that equation 1 sums: `all` 17, `no_blink` (all but AU45), or those of an emotion with an intensity.
-
-    A label without a set (neutral) sums as `no_blink`. Raises `InputError` for an unknown label, and for an emotion
-    none of whose AUs has an intensity.
-    """
-    if choice == "all":
-        return INTENSITIES
-    members = None if choice == "no_blink" else facs.au_set(choice)
-    if members is None:
-        return tuple(au for au in INTENSITIES if au != BLINK)
-    chosen = tuple(au for au in INTENSITIES if au in members)
-    if not chosen:
-        raise InputError(f"no AU of {choice} has an intensity to sum")
-    return chosen
-
-
-def frame_scores(faces: Faces, aus: Collection[str]) -> np.ndarray:
-    """Equation 1 for every row: the sum of the intensities of `aus`, int64 [n] in millionths.
-
-    Raises `OpenFaceError` when the file lacks one of the columns: a sum without it would be another sum.
-    """
-    faces.require([f"{au}_r" for au in aus])
-    chosen = [INTENSITIES.index(au) for au in aus]
-    return np.rint(faces.intensity[:, chosen] * MILLIONTHS).astype(np.int64).sum(1)
-
-
-def find_peaks(faces: Faces, aus: Collection[str], hold: int = 1) -> list[Peak]:
-    """Equation 1's best frame of every person, ordered by face number; ties go to the first frame.
-
-    `hold` > 1 judges a frame by the lowest score among the `hold` consecutive frames of the same face around it, so
-    that a one-frame spike of a tracker that jumped is passed over; the score reported stays that of equation 1.
-    Raises `OpenFaceError` ("no_face") when there is nothing to choose from.
-    """
-    scores = frame_scores(faces, aus)
-    if not len(scores):
-        raise OpenFaceError("no_face", "no frame with a face (success 1 and confidence high enough)")
-    judged = scores if hold == 1 else _held(scores, faces, hold)
-    order = np.lexsort((faces.frame, -judged, faces.face_id))
-    first = order[np.unique(faces.face_id[order], return_index=True)[1]]
-    first = first[judged[first] >= 0]
-    if not len(first):
-        raise OpenFaceError("no_face", f"no face is seen for {hold} frames in a row")
-    return [
-        Peak(
-            frame=int(faces.frame[row]),
-            index=int(faces.index[row]),
-            face_id=int(faces.face_id[row]),
-            score=int(scores[row]) / MILLIONTHS,
-            row=int(row),
-            judged=int(judged[row]),
-        )
-        for row in first
-    ]
-
-
-def find_peak(faces: Faces, aus: Collection[str], hold: int = 1) -> Peak:
-    """Equation 2: the best of all people's peaks; ties go to the first frame, then to the lower face number."""
-    return min(find_peaks(faces, aus, hold), key=lambda peak: (-peak.judged, peak.frame, peak.face_id))
-
-
-def _held(scores: np.ndarray, faces: Faces, hold: int) -> np.ndarray:
-    """Lowest score in the window of `hold` consecutive frames around each row; -1 where the face is not there."""
-    order = np.lexsort((faces.frame, faces.face_id))
-    face, frame, ordered = faces.face_id[order], faces.frame[order], scores[order]
-    held = np.full(len(scores), -1, dtype=np.int64)
-    starts = np.arange(len(scores) - hold + 1)
-    ends = starts + hold - 1
-    whole = starts[(face[starts] == face[ends]) & (frame[ends] - frame[starts] == hold - 1)] if len(starts) else starts
-    if len(whole):
-        lowest = np.lib.stride_tricks.sliding_window_view(ordered, hold)[whole].min(1)
-        held[order[whole + (hold - 1) // 2]] = lowest
-    return held
-
-
-def peak_image(video: str | os.PathLike, index: int, box: np.ndarray | None = None) -> Image.Image:
-    """Frame number `index` (from 0, over the decoded frames) as an RGB image of 448x448 pixels.
-
-    The whole frame is scaled to the square as InternVL2 does with a single tile; `box` (left, top, right, bottom of
-    the landmarks, pixels) gives a square around one person's head instead. Frames are counted, never addressed by
-    time, so a variable frame rate changes nothing. `info["dpi"]` keeps the true proportions: it says how much the
-    scaling squeezed each side. Raises `InputError` where the clip has no such frame.
-    """
-    image = read_frames(video, [index])[0]
-    if box is not None:
-        left, top, right, bottom = (float(value) for value in box)
-        # Landmarks end at the eyebrows: the head needs about half a face more, most of it above.
-        half = 0.8 * max(right - left, bottom - top)
-        x, y = (left + right) / 2, (top + bottom) / 2 - 0.1 * (bottom - top)
-        image = image.crop(tuple(round(value) for value in (x - half, y - half, x + half, y + half)))
-    squeeze = SIDE / image.width, SIDE / image.height
-    image = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    image.info["dpi"] = tuple(72 * side / max(squeeze) for side in squeeze)
-    return image
-
-
-def write_image(path: str | os.PathLike, image: Image.Image) -> None:
-    """Write a PNG or JPEG, by the suffix of `path`, atomically."""
-    dpi = image.info.get("dpi", (72, 72))
-    with atomic_open(path, "wb") as file:
-        if Path(path).suffix.lower() == ".png":
-            image.save(file, "PNG", compress_level=1, dpi=dpi)
-        else:
-            image.save(file, "JPEG", quality=95, dpi=tuple(round(side) for side in dpi))
+from data_prep.fer.facs import FACS, load_facs
+from data_prep.fer.openface import OpenFaceError, read_faces
+from data_prep.fer.peaks import find_peak, peak_image, summed_aus, write_image
+from swift_plugins.files import InputError, run_cli
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -190,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.image:
         write_image(args.image, image)
     if args.plot:
-        from data_prep.fer_pictures import plot_clip  # matplotlib starts slowly: only when asked for
+        from data_prep.fer.pictures import plot_clip  # matplotlib starts slowly: only when asked for
 
         label = args.aus if args.aus not in ("all", "no_blink") else None
         plot_clip(args.plot, faces, peak, aus, facs, title=args.csv.stem, image=image, label=label)

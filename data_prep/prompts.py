@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
 
-from data_prep.sample import Sample
-from swift_plugins.files import InputError, read_yaml
+from data_prep.readers.sample import Sample
+from swift_plugins.files import CONFIGS, InputError, read_yaml
 from swift_plugins.tasks import TASKS
 
-DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "prompts.yaml"
+DEFAULT = CONFIGS / "prompts.yaml"
 
 _COMMON = {"transcript", "speaker", "identifier", "labels"}
 _ECPE = {"conversation", "candidates", "target", "index", "emotion"}

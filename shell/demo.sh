@@ -13,7 +13,7 @@ say() { printf '\n=== %s (%d s) ===\n' "$*" "$SECONDS"; }
 say "1. Draw the world: clips, transcripts, dialogues with causes, Action Units"
 if [ ! -d "$raw" ]; then
     rm -rf "$raw.part"
-    python -m data_prep.demo_data --out "$raw.part"
+    python -m data_prep.demo --out "$raw.part"
     mv "$raw.part" "$raw"
 fi
 

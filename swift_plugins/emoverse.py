@@ -14,8 +14,9 @@ if ROOT not in sys.path:
     # At the end: a folder of the working directory must not be shadowed by one of ours.
     sys.path.append(ROOT)
 
-from swift_plugins import backbones, dataset, internvl2, rewards, template  # noqa: E402
+from swift_plugins import backbones, dataset, rewards, template  # noqa: E402
 from swift_plugins.files import InputError  # noqa: E402
+from swift_plugins.internvl2 import register as internvl2  # noqa: E402
 
 for module in (internvl2, template, backbones, dataset, rewards):
     module.register()

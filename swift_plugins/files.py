@@ -14,9 +14,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+ROOT = Path(__file__).resolve().parents[1]
+# In the repository `configs` is a folder of its own; an installed package carries it inside.
+CONFIGS = next(path for path in (ROOT / "swift_plugins" / "configs", ROOT / "configs") if path.is_dir())
 
 
 class InputError(Exception):
@@ -113,6 +118,34 @@ def read_yaml(path: str | os.PathLike) -> object:
         raise InputError((error.strerror or str(error)).lower(), path) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"is not YAML: {error}", path) from None
+
+
+class Config(BaseModel):
+    """What a YAML file of configs/ may hold: no unknown keys, no values of another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def read_config(path: str | os.PathLike, model: type[C]) -> C:
+    """A YAML file as the pydantic `model`; `InputError` names the file and the first key that is wrong.
+
+    Validators of the model raise `ValueError` with the reason alone.
+    """
+    value = read_yaml(path)
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        reason = {"extra_forbidden": "unknown key", "missing": "missing key"}.get(first["type"], first["msg"])
+        reason = reason.removeprefix("Value error, ")
+        shown = (
+            "" if first["type"] in ("missing", "extra_forbidden", "value_error") else f", not {first['input']!r:.60}"
+        )
+        raise InputError(f"{key}: {reason}{shown}" if key else f"{reason}{shown}", path) from None
 
 
 def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict]]:

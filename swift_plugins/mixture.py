@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from swift_plugins.files import InputError, read_rows, read_yaml, run_cli, write_json
+from swift_plugins.files import CONFIGS, InputError, read_rows, read_yaml, run_cli, write_json
 from swift_plugins.tasks import TASKS, split_channel
 
-DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "mixtures.yaml"
+DEFAULT = CONFIGS / "mixtures.yaml"
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,9 @@ from swift.rewards import orms
 from swift.rewards.orm import ORM
 from swift.utils import Serializer, get_logger
 
-from swift_plugins import metrics, scores
-from swift_plugins.results import group_rows
+from swift_plugins import metrics
+from swift_plugins.scoring import scores
+from swift_plugins.scoring.results import group_rows
 from swift_plugins.tasks import TASKS, Task, aus_of, emotion_in, split_channel
 
 logger = get_logger()

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from pathlib import Path
 
 import torch
 import yaml
@@ -24,11 +23,11 @@ from swift.template.vision_utils import load_file
 from swift.utils import get_env_args, is_deepspeed_enabled, is_dist
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
-from swift_plugins.files import InputError
+from swift_plugins.files import CONFIGS, InputError
 from swift_plugins.frames import Source, sample_frames
 from swift_plugins.internvl2 import IMAGE_TOKEN, KINDS, NATIVE_KINDS, preprocessor_config, tile_side
 
-PROMPTS = Path(__file__).resolve().parents[1] / "configs" / "prompts.yaml"
+PROMPTS = CONFIGS / "prompts.yaml"
 IMAGE = ["<img>", [-100], "</img>\n"]
 
 

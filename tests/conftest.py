@@ -38,6 +38,6 @@ def project() -> Callable[..., subprocess.CompletedProcess]:
 def world(project, tmp_path_factory) -> Path:
     """The smallest demo world, in the raw layouts of MELD, MOSEI and ECF. Read only: copy what you change."""
     out = tmp_path_factory.mktemp("world") / "raw"
-    done = project("-m", "data_prep.demo_data", "--out", out, "--size", "tiny")
+    done = project("-m", "data_prep.demo", "--out", out, "--size", "tiny")
     assert done.returncode == 0, done.stderr
     return out

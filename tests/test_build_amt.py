@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data_prep import ecf, meld
+from data_prep.readers import ecf, meld
 from swift_plugins.tasks import TASKS
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from data_prep import demo_checkpoint
+from data_prep.demo import checkpoint as demo_checkpoint
 from swift_plugins.internvl2 import IMAGE_TOKEN, load_internvl2, load_tokenizer, read_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -14,7 +14,7 @@ SHIPPED = ROOT / "configs" / "demo" / "checkpoint"
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "data_prep.demo_checkpoint", *map(str, arguments)]
+    command = [sys.executable, "-m", "data_prep.demo.checkpoint", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 

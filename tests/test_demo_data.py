@@ -10,14 +10,15 @@ from pathlib import Path
 import av
 import pytest
 
-from data_prep import demo_data, ecf, meld, mosei
+from data_prep.demo import world as demo_data
+from data_prep.readers import ecf, meld, mosei
 from swift_plugins.files import read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "data_prep.demo_data", *map(str, arguments)]
+    command = [sys.executable, "-m", "data_prep.demo", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 

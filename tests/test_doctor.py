@@ -12,7 +12,9 @@ import av
 import numpy as np
 import pytest
 
-from data_prep import clip_check, demo_data, doctor
+from data_prep.demo import world as demo_data
+from data_prep.doctor import checks as doctor
+from data_prep.doctor import clips as clip_check
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("EMOVERSE_SHARED", ROOT.parent / "shared")) / "data"
@@ -285,7 +287,7 @@ def test_the_page_shows_suspect_clips_and_loads_nothing(worlds):
 
 
 def test_texts_of_the_data_are_escaped_on_the_page():
-    from data_prep.doctor_page import page
+    from data_prep.doctor.page import page
 
     result = doctor.Examination()
     result.add("unreadable", "meld/<b>", "label is '<img src=x>'")

@@ -24,8 +24,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep import eri, eri_client, eri_quality, eri_review
-from data_prep.eri_client import Journal, Question, Server, ask, check, fingerprint
+from data_prep.eri import quality as eri_quality
+from data_prep.eri import review as eri_review
+from data_prep.eri import run as eri
+from swift_plugins import chat_client as eri_client
+from swift_plugins.chat_client import Journal, Question, Server, ask, check, fingerprint
 from swift_plugins.files import InputError
 from tests.model_server import KEY, ModelServer, clue_or_reason
 

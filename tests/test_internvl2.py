@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer, InternVLForConditionalGeneration
 from transformers.core_model_loading import WeightConverter, rename_source_key
 
-from swift_plugins import internvl2
 from swift_plugins.files import InputError
 from swift_plugins.internvl2 import (
     build_config,
@@ -25,6 +24,7 @@ from swift_plugins.internvl2 import (
     native_config,
     original_state_dict,
     save_internvl2_original,
+    weights,
 )
 from tests.tiny_internvl2 import full_config, tiny_checkpoint, tiny_config
 
@@ -237,7 +237,7 @@ def test_full_size_on_meta(kind, llm_billion):
     names = original_names(kind)
     assert {name: tuple(tensor.shape) for name, tensor in original_state_dict(model).items()} == names
     # original → native: every name lands on weights of the model, and every weight is hit exactly once
-    mapping = internvl2._mapping(kind)
+    mapping = weights._mapping(kind)
     converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
     renamings = [entry for entry in mapping if not isinstance(entry, WeightConverter)]
     state, hit = model.state_dict(), []
@@ -328,7 +328,7 @@ def test_deepspeed_zero3_loads_alike(tiny, kind):
 
     model = load_internvl2(tiny[kind])
     stored = load_file(tiny[kind] / "model.safetensors")
-    converted = _apply_weight_conversions_to_state_dict(model, stored, internvl2._mapping(kind))
+    converted = _apply_weight_conversions_to_state_dict(model, stored, weights._mapping(kind))
     assert converted.keys() == model.state_dict().keys()
     assert all(torch.equal(tensor, converted[name]) for name, tensor in model.state_dict().items())
 
@@ -390,7 +390,7 @@ REFUSALS = {
         "shards are missing: model-00002-of-",
     ),
     "shards without index": (
-        lambda f: _shards(f, lambda f: (f / internvl2.INDEX).unlink()),
+        lambda f: _shards(f, lambda f: (f / weights.INDEX).unlink()),
         "but no model.safetensors.index.json",
     ),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "neither tokenizer.json nor tokenizer.model"),

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep import ecf, meld
-from data_prep.leakage import Side, compare, conversation_id, linked_conversations, words
-from data_prep.sample import Sample
+from data_prep.doctor.leakage import Side, compare, conversation_id, linked_conversations, words
+from data_prep.readers import ecf, meld
+from data_prep.readers.sample import Sample
 
 SHARED = Path(os.environ.get("EMOVERSE_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data"
 real = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no published annotations at {SHARED}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_prep.length_plan import Meter, read_settings, steps
+from data_prep.doctor.length_plan import Meter, read_settings, steps
 from swift_plugins.files import InputError
 from tests.test_frames import write_clip
 from tests.tiny_internvl2 import tiny_checkpoint

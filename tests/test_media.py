@@ -4,8 +4,8 @@ import av
 import numpy as np
 import pytest
 
-from data_prep.media import probe, resolve
-from data_prep.sample import Sample
+from data_prep.readers.media import probe, resolve
+from data_prep.readers.sample import Sample
 from swift_plugins.files import InputError
 
 

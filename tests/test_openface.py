@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.openface import INTENSITIES, PRESENCES, OpenFaceError, extract, find_program, read_faces
+from data_prep.fer.openface import INTENSITIES, PRESENCES, OpenFaceError, extract, find_program, read_faces
 from swift_plugins.files import InputError
 from tests.openface_stand_in import FRAMES, install
 

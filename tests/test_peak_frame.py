@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep.facs import active_aus, common_aus, load_facs
-from data_prep.openface import INTENSITIES, PRESENCES, Faces, OpenFaceError, read_faces
-from data_prep.peak_frame import SIDE, find_peak, find_peaks, peak_image, summed_aus, write_image
+from data_prep.fer.facs import active_aus, common_aus, load_facs
+from data_prep.fer.openface import INTENSITIES, PRESENCES, Faces, OpenFaceError, read_faces
+from data_prep.fer.peaks import SIDE, find_peak, find_peaks, peak_image, summed_aus, write_image
 from swift_plugins.files import InputError
 
 FACS = load_facs()

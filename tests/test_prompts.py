@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from data_prep import prompts
-from data_prep.sample import Sample, Utterance
+from data_prep.readers.sample import Sample, Utterance
 from swift_plugins.files import InputError
 
 TALK = (

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep import ecf, meld, mosei
-from data_prep.tables import transcript
+from data_prep.readers import ecf, meld, mosei
+from data_prep.readers.tables import transcript
 from swift_plugins.files import InputError
 
 SHARED = Path(os.environ.get("EMOVERSE_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data"

@@ -17,9 +17,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from data_prep.facs import Facs, active_aus
-from data_prep.openface import INTENSITIES, Faces
-from data_prep.peak_frame import MILLIONTHS, Peak, frame_scores
+from data_prep.fer.facs import Facs, active_aus
+from data_prep.fer.openface import INTENSITIES, Faces
+from data_prep.fer.peaks import MILLIONTHS, Peak, frame_scores
 from swift_plugins.files import atomic_open
 
 ACCENT, PLAIN, MARK = "#d1495b", "#9aa5b1", "#1b1b1e"

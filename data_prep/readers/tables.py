@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from data_prep.sample import Fault
+from data_prep.readers.sample import Fault
 from swift_plugins.files import InputError
 
 # U+0080-U+009F are control characters that no transcript holds; cp1252 has its quotes, dashes and dots there.

@@ -25,8 +25,9 @@ from pathlib import Path
 import yaml
 
 from swift_plugins import metrics
+from swift_plugins.files import CONFIGS
 
-FACS = Path(__file__).resolve().parents[1] / "configs" / "facs.yaml"
+FACS = CONFIGS / "facs.yaml"
 
 MELD = ("Anger", "Sadness", "Surprise", "Disgust", "Joy", "Neutral", "Fear")
 SENTIMENT = ("Positive", "Negative")

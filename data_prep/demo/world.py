@@ -32,9 +32,9 @@ import av
 import yaml
 from PIL import Image, ImageDraw
 
-from swift_plugins.files import InputError, run_cli, write_json, write_rows
+from swift_plugins.files import CONFIGS, InputError, run_cli, write_json, write_rows
 
-FACS = Path(__file__).resolve().parents[1] / "configs" / "facs.yaml"
+FACS = CONFIGS / "facs.yaml"
 SIDE, FPS = 112, 8  # picture side in pixels, frames per second
 
 INTENSITIES = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)
@@ -744,7 +744,7 @@ def make(out: Path, seed: int = 0, size: str = "small") -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Write the demo world.", prog="data_prep.demo_data")
+    parser = argparse.ArgumentParser(description="Write the demo world.", prog="data_prep.demo")
     parser.add_argument("--out", required=True, type=Path, help="a new folder")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", choices=sorted(SIZES), default="small")

@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.sample import Fault, Sample, Utterance
-from data_prep.tables import read_table, transcript
+from data_prep.readers.sample import Fault, Sample, Utterance
+from data_prep.readers.tables import read_table, transcript
 from swift_plugins.files import InputError
 
 EMOTIONS = ("anger", "sadness", "surprise", "disgust", "joy", "neutral", "fear")

@@ -25,8 +25,8 @@ import csv
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from data_prep.sample import Fault, Sample
-from data_prep.tables import identifier, number, read_table, transcript
+from data_prep.readers.sample import Fault, Sample
+from data_prep.readers.tables import identifier, number, read_table, transcript
 from swift_plugins.files import InputError
 
 EMOTIONS = ("happy", "sad", "anger", "surprise", "disgust", "fear")

@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 
 from swift_plugins import metrics
 from swift_plugins.files import atomic_open
-from swift_plugins.results import LINE, Channel, media_of, printable, query_of, reread
-from swift_plugins.scores import HEADLINES, columns, flatten, percent
+from swift_plugins.scoring.results import LINE, Channel, media_of, printable, query_of, reread
+from swift_plugins.scoring.scores import HEADLINES, columns, flatten, percent
 from swift_plugins.tasks import aus_of
 
 WORST = 20

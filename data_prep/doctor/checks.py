@@ -21,12 +21,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from data_prep import clip_check, ecf, leakage, meld, mosei
-from data_prep.sample import Fault, Sample
-from swift_plugins.files import InputError, atomic_open, read_rows, run_cli, write_json
+from data_prep.doctor import clips as clip_check
+from data_prep.doctor import leakage
+from data_prep.readers import READERS, SPLITS, meld
+from data_prep.readers.sample import Fault, Sample
+from swift_plugins.files import InputError, atomic_open, read_rows, write_json
 
-READERS = {"meld": meld, "ecf": ecf, "mosei": mosei}
-SPLITS = ("train", "dev", "test")
 CLIP_SUFFIXES = {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v"}
 # UTF-8 read as cp1252 and written again, or characters that were lost on the way.
 MOJIBAKE = re.compile("[ÃÂ][\u0080-\u00bf]|â€|\ufffd")
@@ -405,7 +405,7 @@ def verdict(counts: list[tuple[str, int, int | None]]) -> str:
 
 def write_report(result: Examination, out: Path) -> None:
     """doctor.json and doctor.html in the folder `out`."""
-    from data_prep.doctor_page import page
+    from data_prep.doctor.page import page
 
     write_json(out / "doctor.json", result.as_json())
     with atomic_open(out / "doctor.html") as file:
@@ -433,7 +433,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Iterable[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     if args.tokens:
-        from data_prep.length_plan import plan
+        from data_prep.doctor.length_plan import plan
 
         return plan(args)
     folders = {dataset: getattr(args, dataset) for dataset in READERS if getattr(args, dataset) is not None}
@@ -447,7 +447,3 @@ def main(arguments: Iterable[str] | None = None) -> int:
         write_report(result, args.report)
         print(f"written: {args.report / 'doctor.html'}, {args.report / 'doctor.json'}")
     return result.status
-
-
-if __name__ == "__main__":
-    run_cli(main)

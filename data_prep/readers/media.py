@@ -14,7 +14,7 @@ from pathlib import Path
 
 import av
 
-from data_prep.sample import Fault, Sample
+from data_prep.readers.sample import Fault, Sample
 from swift_plugins.files import InputError
 
 POLICIES = ("drop", "text-only", "error")

@@ -24,9 +24,8 @@ import numpy as np
 import yaml
 
 from swift_plugins import mixture
-from swift_plugins.files import InputError, read_rows, write_json
+from swift_plugins.files import CONFIGS, InputError, read_rows, write_json
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 # What of a stage's configuration decides lengths and steps, with ms-swift's own defaults.
 SETTINGS = {
     "model_type": None,

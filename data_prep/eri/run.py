@@ -28,14 +28,14 @@ from string import Formatter
 
 from PIL import Image
 
-from data_prep import eri_quality
-from data_prep.eri_client import Answer, Journal, Question, Server, api_key, ask, check, fingerprint
-from data_prep.eri_review import apply_review, read_review, write_sheet
-from swift_plugins.files import InputError, read_json, read_rows, read_yaml, run_cli, write_json, write_rows
+from data_prep.eri import quality as eri_quality
+from data_prep.eri.review import apply_review, read_review, write_sheet
+from swift_plugins.chat_client import Answer, Journal, Question, Server, api_key, ask, check, fingerprint
+from swift_plugins.files import CONFIGS, InputError, read_json, read_rows, read_yaml, write_json, write_rows
 from swift_plugins.frames import count_frames, read_frames, segment_centre_indices
 from swift_plugins.tasks import TASKS, split_channel
 
-CONFIG = Path(__file__).resolve().parents[1] / "configs" / "eri.yaml"
+CONFIG = CONFIGS / "eri.yaml"
 PASSES = ("clues", "reason")
 SERVERS = {"clues": "clue", "reason": "reason"}  # pass → name of its server in options, journal and report
 _FIELDS = {"clues": {"transcript", "label", "expression"}}
@@ -466,7 +466,3 @@ def _show(report: dict) -> None:
             f"  {name} ({server['model']}): {server.get('requests', 0)} requests, {failures}, "
             f"{server.get('tokens_in', 0)} + {server.get('tokens_out', 0)} tokens{cost}"
         )
-
-
-if __name__ == "__main__":
-    run_cli(main)

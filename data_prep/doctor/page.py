@@ -8,8 +8,8 @@ from __future__ import annotations
 import base64
 from html import escape
 
-from data_prep.clip_check import thumbnails
-from data_prep.doctor import ERRORS, PUBLISHED, WARNINGS, Examination, Finding, summary, verdict
+from data_prep.doctor.checks import ERRORS, PUBLISHED, WARNINGS, Examination, Finding, summary, verdict
+from data_prep.doctor.clips import thumbnails
 
 PICTURED = 24  # clips with thumbnails per kind
 LISTED = 200  # findings listed per kind; doctor.json has all

@@ -31,7 +31,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from torch import nn
 from transformers import InternVLForConditionalGeneration, PreTrainedTokenizerFast
 
-from data_prep import demo_data, prompts
+from data_prep import prompts
+from data_prep.demo import world as demo_data
 from swift_plugins.files import InputError, run_cli, write_json
 from swift_plugins.internvl2 import IMAGE_TOKEN, build_config, save_internvl2_original
 from swift_plugins.tasks import TASKS, phrase_to_au
@@ -609,7 +610,7 @@ def make(out: Path, seed: int, steps: int) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Make the demo's base model.", prog="data_prep.demo_checkpoint")
+    parser = argparse.ArgumentParser(description="Make the demo's base model.", prog="data_prep.demo.checkpoint")
     parser.add_argument("--out", required=True, type=Path, help="a new folder")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=5800, help="training steps; 0 gives random weights")

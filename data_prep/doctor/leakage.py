@@ -21,7 +21,7 @@ import numpy as np
 from rapidfuzz import fuzz, process
 from rapidfuzz.distance import Postfix, Prefix
 
-from data_prep.sample import Sample
+from data_prep.readers.sample import Sample
 
 CONTRACTIONS = [
     (re.compile(pattern), full)

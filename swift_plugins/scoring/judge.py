@@ -14,11 +14,11 @@ from string import Formatter
 
 import yaml
 
-from data_prep.eri_client import Journal, Question, Server, api_key, ask, check, fingerprint
-from swift_plugins.files import InputError
-from swift_plugins.results import Channel
+from swift_plugins.chat_client import Journal, Question, Server, api_key, ask, check, fingerprint
+from swift_plugins.files import CONFIGS, InputError
+from swift_plugins.scoring.results import Channel
 
-CONFIG = Path(__file__).resolve().parents[1] / "configs" / "judge.yaml"
+CONFIG = CONFIGS / "judge.yaml"
 _SCORE = re.compile(r"\s*(?:\**score\**\s*[:=]\s*\**\s*)?(10|[1-9])(?:\s*/\s*10)?\s*[.*]*\s*", re.IGNORECASE | re.ASCII)
 
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-from data_prep.openface import BLINK, INTENSITIES, PRESENCES, Faces
-from swift_plugins.files import InputError, read_yaml
+from data_prep.fer.openface import BLINK, INTENSITIES, PRESENCES, Faces
+from swift_plugins.files import CONFIGS, InputError, read_yaml
 
-FACS = Path(__file__).resolve().parents[1] / "configs" / "facs.yaml"
+FACS = CONFIGS / "facs.yaml"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from swift_plugins import metrics
-from swift_plugins.results import Channel
+from swift_plugins.scoring.results import Channel
 
 VERSION = "1.0"  # of the scorer: changes whenever a figure could change for the same file
 READINGS = ("strict", "lenient")

@@ -38,15 +38,13 @@ import joblib
 from PIL import Image
 from tqdm import tqdm
 
-from data_prep import meld, mosei
-from data_prep.facs import FACS, Facs, active_aus, common_aus, load_facs
-from data_prep.openface import OpenFaceError, extract, find_program, read_faces
-from data_prep.peak_frame import find_peak, peak_image, summed_aus, write_image
-from data_prep.sample import Fault, Sample
-from swift_plugins.files import InputError, read_rows, run_cli, write_json, write_rows
+from data_prep.fer.facs import FACS, Facs, active_aus, common_aus, load_facs
+from data_prep.fer.openface import OpenFaceError, extract, find_program, read_faces
+from data_prep.fer.peaks import find_peak, peak_image, summed_aus, write_image
+from data_prep.readers import READERS, SPLITS
+from data_prep.readers.sample import Fault, Sample
+from swift_plugins.files import ROOT, InputError, read_rows, write_json, write_rows
 
-READERS = {"meld": meld.read, "mosei": mosei.read}
-SPLITS = ("train", "dev", "test")
 # MELD's scenes show several people; a MOSEI clip shows its one speaker.
 PEOPLE = {"meld": "several", "mosei": "one"}
 
@@ -243,7 +241,7 @@ def _ray() -> Iterator[None]:
         from ray.util.joblib import register_ray
     except ImportError:
         raise InputError("--backend ray needs the package ray (pip install ray)") from None
-    root = os.fspath(Path(__file__).resolve().parents[1])
+    root = os.fspath(ROOT)
     address = os.environ.get("RAY_ADDRESS") or "auto"
     try:
         if address != "auto":  # Ray itself tries for a quarter of an hour where nobody answers
@@ -288,7 +286,7 @@ def find_csvs(
 
 def make_clips(args: argparse.Namespace, splits: Iterable[str]) -> tuple[dict[str, list[Clip]], list[Fault]]:
     """The clips of each split in the order of the dataset, and the reader's faults."""
-    read, faults = READERS[args.dataset], []
+    read, faults = READERS[args.dataset].read, []
     samples = {split: list(read(args.root, split, faults)) for split in splits}
     csvs: dict[str, Path | str] = {}
     if args.csv is not None:
@@ -414,7 +412,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         epilog="A caption says how a face moved; that it shows an emotion is weak evidence.",
     )
     add = parser.add_argument
-    add("--dataset", required=True, choices=sorted(READERS))
+    add("--dataset", required=True, choices=sorted(PEOPLE))
     add("--root", required=True, type=Path, help="folder of the dataset (annotations and clips)")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--openface", type=Path, metavar="DIR", help="folder of OpenFace's programs ($OPENFACE_DIR)")
@@ -508,7 +506,7 @@ def draw(args: argparse.Namespace, clips: dict[str, list[Clip]], settings: Setti
     """The pictures asked for by --plot and --contact-sheet."""
     if not (args.plot or args.contact_sheet):
         return
-    from data_prep.fer_pictures import contact_sheets, plot_clip  # matplotlib starts slowly
+    from data_prep.fer.pictures import contact_sheets, plot_clip  # matplotlib starts slowly
 
     records = {row["id"]: row for _, row in read_rows(args.out / "fer.jsonl")}
     for clip in (clip for part in clips.values() for clip in part if clip.id in args.plot):
@@ -552,10 +550,3 @@ def _summary(report: dict, out: Path) -> int | None:
             f"no record for {', '.join(f'{count} {kind}' for kind, count in causes.most_common())}: see fer_report.json"
         )
     return None
-
-
-if __name__ == "__main__":
-    # Through the module's name, so that worker processes find its functions by that name.
-    from data_prep import fer
-
-    run_cli(fer.main)
