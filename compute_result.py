@@ -44,7 +44,6 @@ class Options:
     exclude: tuple[str, ...] = option(
         (),
         action="append",
-        nargs=None,
         choices=list(EXCLUSIONS),
         metavar="REASON",
         help="leave such rows out and count them, instead of refusing the file. "

@@ -149,17 +149,20 @@ def read_config(path: str | os.PathLike, model: type[C]) -> C:
         raise InputError(f"{key}: {reason}{shown}" if key else f"{reason}{shown}", path) from None
 
 
-def read_row(path: str | os.PathLike, offset: int) -> dict:
-    """The row that begins at `offset` bytes of a JSON lines file, as `read_rows` told it."""
+def read_rows_at(path: str | os.PathLike, offsets: Iterable[int]) -> list[dict]:
+    """The rows that begin at these bytes of a JSON lines file, as `read_rows` told them."""
+    rows = []
     with open(path, "rb") as file:
-        file.seek(offset)
-        return json.loads(file.readline().decode("utf-8-sig" if offset == 0 else "utf-8"))
+        for offset in offsets:
+            file.seek(offset)
+            rows.append(json.loads(file.readline().decode("utf-8-sig" if offset == 0 else "utf-8")))
+    return rows
 
 
 def read_rows(path: str | os.PathLike, offsets: array | None = None) -> Iterator[tuple[int, dict]]:
     """Yield (line number from 1, object) of a JSON lines file, plain or `.gz`; blank lines are skipped.
 
-    `offsets` takes the byte at which each row begins, for `read_row` (plain files).
+    `offsets` takes the byte at which each row begins, for `read_rows_at` (plain files).
 
     Lines end at `\\n` only: U+2028 and its kin inside a string do not split a row. Raises `InputError` naming the
     line for anything that is not a JSON object.

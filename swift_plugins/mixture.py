@@ -26,7 +26,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from swift_plugins.files import CONFIGS, Config, InputError, read_config, read_row, read_rows, run_cli, write_json
+from swift_plugins.files import CONFIGS, Config, InputError, read_config, read_rows, read_rows_at, run_cli, write_json
 from swift_plugins.options import option, parse
 from swift_plugins.tasks import TASKS, split_channel
 
@@ -122,9 +122,25 @@ class ChannelFile:
         if self.path.is_file():
             self.ids = [row["id"] for row in check_rows(self.path, channel, self.offsets)]
 
-    def read(self, number: int) -> dict:
-        """The row with this number, counted from 0."""
-        return read_row(self.path, self.offsets[number])
+    def read(self, numbers: Sequence[int]) -> list[dict]:
+        """The rows with these numbers, counted from 0; `InputError` where the file has changed since the draw."""
+        try:
+            rows = read_rows_at(self.path, [self.offsets[number] for number in numbers])
+            same = all(row["id"] == self.ids[number] for row, number in zip(rows, numbers, strict=True))
+        except (ValueError, KeyError, TypeError):
+            same = False
+        if not same:
+            raise InputError("was written anew while it was read", self.path)
+        return rows
+
+
+def _read(picks: Sequence[tuple[ChannelFile, int]]) -> list[dict]:
+    """The rows of some picks, in their order; each file is opened once."""
+    numbers: dict[ChannelFile, list[int]] = {}
+    for file, number in picks:
+        numbers.setdefault(file, []).append(number)
+    rows = {file: iter(file.read(wanted)) for file, wanted in numbers.items()}
+    return [next(rows[file]) for file, _ in picks]
 
 
 @dataclass(frozen=True)
@@ -142,7 +158,7 @@ class Share:
     @cached_property
     def rows(self) -> list[dict]:
         """The rows that were drawn, in the order of the draw."""
-        return [file.read(number) for file, number in self.picks]
+        return _read(self.picks)
 
     @cached_property
     def drawn_per_source(self) -> Counter:
@@ -172,7 +188,7 @@ class Plan:
             for number, (file, row) in enumerate(share.picks)
         ]
         picks.sort(key=lambda pick: pick[0])
-        return [file.read(row) for _, file, row in picks]
+        return _read([(file, row) for _, file, row in picks])
 
     def check(self) -> None:
         """Raise `InputError` when a task has fewer rows than its share."""

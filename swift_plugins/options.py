@@ -49,8 +49,8 @@ def parser(options: type, doc: str | None, prog: str) -> argparse.ArgumentParser
         group, positional = argument.pop("group"), argument.pop("positional")
         flag = argument.pop("flag", "--" + field.name.replace("_", "-"))
         argument = _reading(hints[field.name]) | argument
-        if argument.get("action") == "append":  # argparse would append to the default itself
-            argument["default"] = None
+        if argument.get("action") == "append":  # one value each time; argparse would append to the default itself
+            argument |= {"default": None, "nargs": None}
         if argument["default"] is dataclasses.MISSING:
             del argument["default"]
             argument |= {} if positional else {"required": True}

@@ -181,7 +181,7 @@ def plan(args: argparse.Namespace) -> int:
     processes = int(os.environ.get("NPROC_PER_NODE") or 1) * int(os.environ.get("NNODES") or 1)
 
     stages = (
-        [mixtures.stage(args.stage).name]
+        [args.stage]
         if args.stage
         else [name for name in ("stage1", "stage2") if name in mixtures.stages]
     )
