@@ -13,8 +13,8 @@ import argparse
 import json
 from pathlib import Path
 
+from data_prep.fer.au_table import OpenFaceError, read_faces
 from data_prep.fer.facs import FACS, load_facs
-from data_prep.fer.openface import OpenFaceError, read_faces
 from data_prep.fer.peaks import find_peak, peak_image, summed_aus, write_image
 from swift_plugins.files import InputError, run_cli
 

@@ -138,7 +138,7 @@ TABLE = ["frame", "face_id", "confidence", "success"]
 
 def write_csv(path: Path, *rows: dict[str, float]) -> None:
     """An OpenFace table with these intensities, frames from 1; presence where the intensity is 1 or more."""
-    from data_prep.fer.openface import INTENSITIES, PRESENCES
+    from data_prep.fer.au_table import INTENSITIES, PRESENCES
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from data_prep.fer.au_table import INTENSITIES, PRESENCES, Faces, OpenFaceError, read_faces
 from data_prep.fer.facs import active_aus, common_aus, load_facs
-from data_prep.fer.openface import INTENSITIES, PRESENCES, Faces, OpenFaceError, read_faces
 from data_prep.fer.peaks import SIDE, find_peak, find_peaks, peak_image, summed_aus, write_image
 from swift_plugins.files import InputError
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from data_prep.fer.openface import BLINK, INTENSITIES, PRESENCES, Faces
+from data_prep.fer.au_table import BLINK, INTENSITIES, PRESENCES, Faces
 from swift_plugins.files import CONFIGS, InputError, read_yaml
 
 FACS = CONFIGS / "facs.yaml"

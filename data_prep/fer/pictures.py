@@ -17,8 +17,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
+from data_prep.fer.au_table import INTENSITIES, Faces
 from data_prep.fer.facs import Facs, active_aus
-from data_prep.fer.openface import INTENSITIES, Faces
 from data_prep.fer.peaks import MILLIONTHS, Peak, frame_scores
 from swift_plugins.files import atomic_open
 
