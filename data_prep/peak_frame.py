@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.image and args.image.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         parser.error("--image ends in .png or .jpg")
     facs = load_facs(args.facs)
-    confidence = facs.confidence if args.confidence is None else args.confidence
+    confidence = facs.presence.confidence if args.confidence is None else args.confidence
     aus = summed_aus(args.aus, facs)
     try:
         faces = read_faces(args.csv, confidence, boxes=args.crop)
