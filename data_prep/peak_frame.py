@@ -13,8 +13,8 @@ import argparse
 import json
 from pathlib import Path
 
+from data_prep.fer.au_table import OpenFaceError, read_faces
 from data_prep.fer.facs import FACS, load_facs
-from data_prep.fer.openface import OpenFaceError, read_faces
 from data_prep.fer.peaks import find_peak, peak_image, summed_aus, write_image
 from swift_plugins.files import InputError, run_cli
 
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.image and args.image.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         parser.error("--image ends in .png or .jpg")
     facs = load_facs(args.facs)
-    confidence = facs.confidence if args.confidence is None else args.confidence
+    confidence = facs.presence.confidence if args.confidence is None else args.confidence
     aus = summed_aus(args.aus, facs)
     try:
         faces = read_faces(args.csv, confidence, boxes=args.crop)

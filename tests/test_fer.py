@@ -112,7 +112,7 @@ def test_every_row_of_the_failure_table_is_in_the_report(mosei, project, tmp_pat
         assert "2 records (2 with a caption) of 16 clips" in done.stdout and "models_missing" in done.stdout
     record = records_of(out)["mosei/train/good/1"]
     assert record["emotion"] == "happy" and record["aus"] == ["AU06", "AU12"]
-    assert all(phrase in FACS.phrases[au] for phrase, au in zip(record["phrases"], record["aus"], strict=True))
+    assert all(phrase in FACS.aus[au].phrases for phrase, au in zip(record["phrases"], record["aus"], strict=True))
     assert record["caption"] == "; ".join(record["phrases"])
     with Image.open(out / record["image"]) as image:
         assert image.size == (448, 448) and abs(image.convert("RGB").getpixel((9, 9))[0] - 20 * record["frame"]) <= 3
@@ -138,7 +138,7 @@ TABLE = ["frame", "face_id", "confidence", "success"]
 
 def write_csv(path: Path, *rows: dict[str, float]) -> None:
     """An OpenFace table with these intensities, frames from 1; presence where the intensity is 1 or more."""
-    from data_prep.fer.openface import INTENSITIES, PRESENCES
+    from data_prep.fer.au_table import INTENSITIES, PRESENCES
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:

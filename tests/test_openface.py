@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.fer.openface import INTENSITIES, PRESENCES, OpenFaceError, extract, find_program, read_faces
+from data_prep.fer.au_table import INTENSITIES, PRESENCES, OpenFaceError, read_faces
+from data_prep.fer.openface import extract, find_program
 from swift_plugins.files import InputError
 from tests.openface_stand_in import FRAMES, install
 

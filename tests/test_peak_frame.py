@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from data_prep.fer.au_table import INTENSITIES, PRESENCES, Faces, OpenFaceError, read_faces
 from data_prep.fer.facs import active_aus, common_aus, load_facs
-from data_prep.fer.openface import INTENSITIES, PRESENCES, Faces, OpenFaceError, read_faces
 from data_prep.fer.peaks import SIDE, find_peak, find_peaks, peak_image, summed_aus, write_image
 from swift_plugins.files import InputError
 
@@ -245,12 +245,13 @@ def test_bad_options(project, tmp_path, options, said):
 def test_a_wrong_facs_table_is_refused(tmp_path):
     source = Path(load_facs.__globals__["FACS"]).read_text()
     for change, said in (
-        (("column: r", "column: x"), "presence.column is r or c"),
+        (("column: r", "column: x"), "presence.column: Input should be 'r' or 'c'"),
         (("chin pushed up,", "nose wrinkled,"), "stands for both"),
         (("chin pushed up,", '"chin; up",'), "without ';'"),
         (("doubt: [AU25]", "doubt: [AU99]"), "unknown AU AU99"),
         (("joy: happy", "joy: glad"), "unknown emotion glad"),
-        (("threshold: 0.8", "threshold: much"), "is not a FACS table"),
+        (("threshold: 0.8", "threshold: much"), "presence.threshold: Input should be a valid number"),
+        (("confidence: 0.8", "confidnce: 0.8"), "presence.confid.*: (missing|unknown) key"),
         (("presence:", "presence: ["), "is not YAML"),
     ):
         assert change[0] in source

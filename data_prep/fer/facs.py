@@ -1,7 +1,7 @@
 """The FACS table of configs/facs.yaml: which AUs belong to an emotion, and how an AU is put into words.
 
 facs = load_facs()                   # or load_facs("mine.yaml"), which replaces the table as a whole
-facs.au_set("joy")                   # ("AU06", "AU12", "AU14")
+facs.au_set("joy")                   # ["AU06", "AU12", "AU14"]
 common_aus(["AU04", "AU12"], "joy", facs)   # ("AU12",): equation 3
 """
 
@@ -9,28 +9,59 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from data_prep.fer.openface import BLINK, INTENSITIES, PRESENCES, Faces
-from swift_plugins.files import CONFIGS, InputError, read_yaml
+from pydantic import Field, model_validator
+
+from data_prep.fer.au_table import BLINK, INTENSITIES, PRESENCES, Faces
+from swift_plugins.files import CONFIGS, Config, InputError, read_config
 
 FACS = CONFIGS / "facs.yaml"
 
 
-@dataclass(frozen=True)
-class Facs:
-    """One FACS table. `presence` says when an AU counts as present: column "r" or "c", threshold, confidence."""
+class Presence(Config):
+    """When an AU counts as present: by column AUxx_`column`, from this intensity and tracking confidence on."""
 
-    column: str
+    column: Literal["r", "c"]
     threshold: float
     confidence: float
-    names: dict[str, str]
-    phrases: dict[str, tuple[str, ...]]
-    emotions: dict[str, tuple[str, ...]]
-    aliases: dict[str, str]
-    no_set: frozenset[str]
 
-    def au_set(self, label: str) -> tuple[str, ...] | None:
+
+class ActionUnit(Config):
+    """An AU in words; a caption says one of its phrases."""
+
+    name: str
+    phrases: Annotated[list[str], Field(min_length=1)]
+
+
+class Facs(Config):
+    """One FACS table, as configs/facs.yaml holds it."""
+
+    presence: Presence
+    aus: dict[str, ActionUnit]
+    emotions: dict[str, Annotated[list[str], Field(min_length=1)]]
+    no_set: list[str] = []
+    aliases: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Facs:
+        owner: dict[str, str] = {}
+        for au, unit in self.aus.items():
+            for phrase in unit.phrases:
+                if not phrase.strip() or ";" in phrase:
+                    raise ValueError(f"{au}: a phrase is a text without ';', not {phrase!r}")
+                if phrase in owner:
+                    raise ValueError(f"the phrase {phrase!r} stands for both {owner[phrase]} and {au}")
+                owner[phrase] = au
+        for name, aus in self.emotions.items():
+            if unknown := [au for au in aus if au not in self.aus]:
+                raise ValueError(f"emotion {name}: unknown AU {unknown[0]}")
+        for alias, name in self.aliases.items():
+            if name not in self.emotions and name not in self.no_set:
+                raise ValueError(f"alias {alias} names the unknown emotion {name}")
+        return self
+
+    def au_set(self, label: str) -> list[str] | None:
         """The AUs of an emotion under any of its names; None for a label without a set (neutral).
 
         Raises `InputError` for a label that the table does not know.
@@ -39,7 +70,7 @@ class Facs:
         if label in self.no_set:
             return None
         if label not in self.emotions:
-            known = ", ".join([*self.emotions, *self.aliases, *sorted(self.no_set)])
+            known = ", ".join([*self.emotions, *self.aliases, *self.no_set])
             raise InputError(f"no AU set for the label {label!r}; known: {known}")
         return self.emotions[label]
 
@@ -59,8 +90,8 @@ def active_aus(faces: Faces, row: int, facs: Facs, blink: bool = False) -> tuple
     AU28 has no intensity, so its presence counts either way. AU45 is left out unless `blink`: it shows no expression.
     Raises `OpenFaceError` ("missing_au_column") where a column that decides is not in the file.
     """
-    wanted = [au for au in PRESENCES if au in facs.phrases and (blink or au != BLINK)]
-    decides = {au: facs.column if au in INTENSITIES else "c" for au in wanted}
+    wanted = [au for au in PRESENCES if au in facs.aus and (blink or au != BLINK)]
+    decides = {au: facs.presence.column if au in INTENSITIES else "c" for au in wanted}
     if not faces.missing.issuperset(f"{au}_c" for au in PRESENCES):
         faces.require([f"{au}_{column}" for au, column in decides.items()])
     else:  # a tool that writes intensities alone: AU28 stays unknown, the rest must be there
@@ -68,50 +99,12 @@ def active_aus(faces: Faces, row: int, facs: Facs, blink: bool = False) -> tuple
 
     def present(au: str) -> bool:
         if decides[au] == "r":
-            return bool(faces.intensity[row, INTENSITIES.index(au)] >= facs.threshold)
+            return bool(faces.intensity[row, INTENSITIES.index(au)] >= facs.presence.threshold)
         return bool(faces.presence[row, PRESENCES.index(au)] == 1)
 
     return tuple(au for au in wanted if present(au))
 
 
 def load_facs(path: str | os.PathLike = FACS) -> Facs:
-    """Read and check a FACS table; raises `InputError` naming what is wrong."""
-    table = read_yaml(path)
-    try:
-        presence = table["presence"]
-        facs = Facs(
-            column=presence["column"],
-            threshold=float(presence["threshold"]),
-            confidence=float(presence["confidence"]),
-            names={au: entry["name"] for au, entry in table["aus"].items()},
-            phrases={au: tuple(entry["phrases"]) for au, entry in table["aus"].items()},
-            emotions={name: tuple(aus) for name, aus in table["emotions"].items()},
-            aliases=dict(table.get("aliases") or {}),
-            no_set=frozenset(table.get("no_set") or ()),
-        )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InputError(f"is not a FACS table ({type(error).__name__}: {error})", path) from None
-    _check(facs, path)
-    return facs
-
-
-def _check(facs: Facs, path: str | os.PathLike) -> None:
-    if facs.column not in ("r", "c"):
-        raise InputError(f"presence.column is r or c, not {facs.column!r}", path)
-    owner: dict[str, str] = {}
-    for au, phrases in facs.phrases.items():
-        if not phrases:
-            raise InputError(f"{au} has no phrase", path)
-        for phrase in phrases:
-            if not isinstance(phrase, str) or not phrase.strip() or ";" in phrase:
-                raise InputError(f"{au}: a phrase is a text without ';', not {phrase!r}", path)
-            if phrase in owner:
-                raise InputError(f"the phrase {phrase!r} stands for both {owner[phrase]} and {au}", path)
-            owner[phrase] = au
-    for name, aus in facs.emotions.items():
-        unknown = [au for au in aus if au not in facs.phrases]
-        if unknown or not aus:
-            raise InputError(f"emotion {name}: {f'unknown AU {unknown[0]}' if unknown else 'no AUs'}", path)
-    for alias, name in facs.aliases.items():
-        if name not in facs.emotions and name not in facs.no_set:
-            raise InputError(f"alias {alias} names the unknown emotion {name}", path)
+    """Read and check a FACS table; raises `InputError` naming the key that is wrong."""
+    return read_config(path, Facs)

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from data_prep.fer.au_table import BLINK, INTENSITIES, Faces, OpenFaceError
 from data_prep.fer.facs import Facs
-from data_prep.fer.openface import BLINK, INTENSITIES, Faces, OpenFaceError
 from swift_plugins.files import InputError, atomic_open
 from swift_plugins.frames import read_frames
 

@@ -17,8 +17,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
+from data_prep.fer.au_table import INTENSITIES, Faces
 from data_prep.fer.facs import Facs, active_aus
-from data_prep.fer.openface import INTENSITIES, Faces
 from data_prep.fer.peaks import MILLIONTHS, Peak, frame_scores
 from swift_plugins.files import atomic_open
 
@@ -98,7 +98,7 @@ def plot_clip(
     for axis in (over_time, heat):
         axis.axvline(peak.frame, color=MARK, linewidth=1, linestyle=(0, (4, 3)), zorder=1.5)
     heat.set_xlabel(f"frame, as numbered in the CSV; AUs of face {peak.face_id}, grey: no face to trust")
-    heat.set_yticks(range(len(INTENSITIES)), [f"{facs.names.get(au, '')}  {au}" for au in INTENSITIES])
+    heat.set_yticks(range(len(INTENSITIES)), [f"{facs.aus[au].name if au in facs.aus else ''}  {au}" for au in INTENSITIES])
     for tick, au in zip(heat.get_yticklabels(), INTENSITIES, strict=True):
         if au in members:
             tick.set(color=ACCENT, fontweight="bold")
@@ -109,8 +109,8 @@ def plot_clip(
     for place, value in enumerate(strength):
         if value > 0:
             bars.text(value + 0.06, place, f"{value:.2f}", va="center", fontsize=8)
-    if facs.column == "r":
-        bars.axvline(facs.threshold, color=MARK, linewidth=1, linestyle=(0, (2, 2)))
+    if facs.presence.column == "r":
+        bars.axvline(facs.presence.threshold, color=MARK, linewidth=1, linestyle=(0, (2, 2)))
     bars.set_xlim(0, 5)
     bars.tick_params(labelleft=False)
     bars.set_xlabel("intensity at the peak")

@@ -38,8 +38,9 @@ import joblib
 from PIL import Image
 from tqdm import tqdm
 
+from data_prep.fer.au_table import OpenFaceError, read_faces
 from data_prep.fer.facs import FACS, Facs, active_aus, common_aus, load_facs
-from data_prep.fer.openface import OpenFaceError, extract, find_program, read_faces
+from data_prep.fer.openface import extract, find_program
 from data_prep.fer.peaks import find_peak, peak_image, summed_aus, write_image
 from data_prep.readers import READERS, SPLITS
 from data_prep.readers.sample import Fault, Sample
