@@ -81,7 +81,7 @@ class Settings:
 def describe(aus: Iterable[str], facs: Facs, seed: str) -> list[str]:
     """One phrase per AU, drawn by `seed` (same seed, same phrases, on any machine)."""
     draw = random.Random(seed)
-    return [draw.choice(facs.phrases[au]) for au in aus]
+    return [draw.choice(facs.aus[au].phrases) for au in aus]
 
 
 def make_record(clip: Clip, out: Path, settings: Settings, program: Path | None, timeout: float) -> dict:
@@ -358,7 +358,7 @@ def publish(
         "dataset": args.dataset,
         "source": "openface" if args.csv is None else "csv",
         "settings": {key: value for key, value in asdict(settings).items() if key != "facs"},
-        "presence": {"column": settings.facs.column, "threshold": settings.facs.threshold},
+        "presence": {"column": settings.facs.presence.column, "threshold": settings.facs.presence.threshold},
         "splits": counts,
         "captions_per_emotion": dict(sorted(emotions.items(), key=str)),
         "reader_faults": dict(sorted(collections.Counter(fault.kind for fault in faults).items())),
@@ -463,7 +463,7 @@ def main(argv: list[str] | None = None) -> int | None:
         people=args.people or PEOPLE[args.dataset],
         aus=args.aus,
         hold=args.hold,
-        confidence=facs.confidence if args.confidence is None else args.confidence,
+        confidence=facs.presence.confidence if args.confidence is None else args.confidence,
         crop=args.crop,
         without_common=args.without_common,
         seed=args.seed,
