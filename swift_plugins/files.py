@@ -107,6 +107,8 @@ def read_json(path: str | os.PathLike) -> object:
         raise InputError(f"is not UTF-8 ({error.reason} at byte {error.start})", path) from None
     except json.JSONDecodeError as error:
         raise InputError(f"is not JSON: {error.msg}", path, error.lineno) from None
+    except ValueError:  # an integer of thousands of digits
+        raise InputError("is not JSON (number too long)", path) from None
     except RecursionError:
         raise InputError("is not JSON (nested too deeply)", path) from None
 

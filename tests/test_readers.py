@@ -2,9 +2,7 @@
 
 import csv
 import json
-import os
 import random
-import time
 from pathlib import Path
 
 import pytest
@@ -14,9 +12,6 @@ from hypothesis import strategies as st
 from data_prep.readers import ecf, meld, mosei
 from data_prep.readers.tables import transcript
 from swift_plugins.files import InputError
-
-SHARED = Path(os.environ.get("EMOVERSE_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data"
-real = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no published annotations at {SHARED}")
 
 MELD_HEADER = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime"
 MELD_ROWS = (
@@ -86,11 +81,49 @@ def test_meld_reads_bytes_that_are_not_utf8_as_cp1252_and_says_so(tmp_path):
 @pytest.mark.parametrize(
     "split, dialogue, utterance", [(split, *key) for split, keys in meld.KNOWN_BAD.items() for key in keys]
 )
-def test_meld_gives_no_clip_for_a_known_bad_one_and_names_it(tmp_path, split, dialogue, utterance):
+def test_meld_names_clips_that_are_known_to_be_bad(tmp_path, split, dialogue, utterance):
     row = f"1,Hey,Ann,joy,positive,{dialogue},{utterance},1,1,a,b"
     samples, faults = read(meld, meld_folder(tmp_path, row, split=split), split)
     assert samples[0].video is None
-    assert [f.where for f in faults if f.kind == "known_bad_clip"] == [f"meld/{split}/dia{dialogue}_utt{utterance}"]
+    sample_id = f"meld/{split}/dia{dialogue}_utt{utterance}"
+    assert [f.where for f in faults if f.kind == "known_bad_clip"] == [sample_id] == [samples[0].id]
+    kept, _ = read(meld, tmp_path, split, known_bad="keep")
+    assert kept[0].video == meld.known_bad_clips(split)[sample_id]
+
+
+@pytest.mark.parametrize(
+    "known_bad, clips, words",
+    [
+        ("keep", [None, "output_repeated_splits_test/dia38_utt4.mp4"], "used all the same"),  # all 2,610 clips
+        ("text-only", [None, None], "treated as having none"),
+        ("drop", [None], "sample dropped"),
+    ],
+)
+def test_meld_treats_known_bad_clips_as_told(tmp_path, known_bad, clips, words):
+    rows = [f"1,Hey,Ann,joy,positive,38,{utterance},1,1,a,b" for utterance in (3, 4)]
+    samples, faults = read(meld, meld_folder(tmp_path, *rows, split="test"), "test", known_bad=known_bad)
+    assert [s.video for s in samples[1:]] == clips[1:] and len(samples[0].conversation) == 2
+    assert words in next(f.detail for f in faults if f.kind == "known_bad_clip")
+
+
+def test_meld_says_why_it_refuses_a_known_bad_clip_and_what_can_be_done(tmp_path):
+    meld_folder(tmp_path, "1,Hey,Ann,joy,positive,38,4,1,1,a,b", split="test")
+    words = r"dia38_utt4: the published clip is cut at the wrong place \(305 s\); --known-bad keep .* text-only .* drop"
+    with pytest.raises(InputError, match=words):
+        read(meld, tmp_path, "test", known_bad="error")
+    with pytest.raises(InputError, match="one of keep, text-only, drop, error, not 'ignore'"):
+        read(meld, tmp_path, "test", known_bad="ignore")
+
+
+def test_meld_dyadic_is_told_from_meld(tmp_path):
+    header = MELD_HEADER.replace(",Season", ",Old_Dialogue_ID,Old_Utterance_ID,Season")
+    row = MELD_ROWS[2].replace(",1,0,", ",0,0,1,0,", 1)
+    meld_folder(tmp_path, row, header=header)
+    with pytest.raises(InputError, match="is MELD Dyadic"):
+        read(meld, tmp_path)
+    (tmp_path / "train_sent_emo.csv").rename(tmp_path / "train_sent_emo_dya.csv")
+    with pytest.raises(InputError, match=r"_dya\.csv: is MELD Dyadic"):
+        read(meld, tmp_path)
 
 
 def test_meld_reports_gaps_and_zero_durations(tmp_path):
@@ -120,6 +153,13 @@ def test_meld_names_file_row_and_reason_of_bad_input(tmp_path, rows, reason, row
     assert error.value.row == row or (row and error.value.row >= row)
 
 
+def test_meld_refuses_a_column_that_is_there_twice(tmp_path):
+    rows = [row.replace(",joy", ",joy,anger").replace(",neutral,", ",neutral,neutral,", 1) for row in MELD_ROWS[:2]]
+    meld_folder(tmp_path, *rows, header=MELD_HEADER.replace("Emotion", "Emotion, Emotion"))
+    with pytest.raises(InputError, match="has the column 'Emotion' twice"):
+        read(meld, tmp_path)
+
+
 def test_meld_refuses_a_missing_column_a_wrong_folder_and_a_wrong_split(tmp_path):
     meld_folder(tmp_path, *MELD_ROWS, header=MELD_HEADER.replace("Emotion", "Feeling"))
     with pytest.raises(InputError, match="has no column Emotion"):
@@ -147,12 +187,34 @@ def test_meld_refuses_a_missing_column_a_wrong_folder_and_a_wrong_split(tmp_path
         ("x\x97y", "x—y", "mis_encoded_text"),
         ("x\x81y", "x\x81y", None),  # cp1252 has nothing there either
         (" ", " ", "empty_text"),
+        ("nul\0 here, an <ima\0ge>", "nul here, an < image >", "nul_in_text media_tag_in_text"),
+        ("It\u00e2\u20ac\u2122s", "It\u00e2\u20ac\u2122s", "mojibake_text"),  # UTF-8 read as cp1252
+        ("caf\u00c3\u00a9", "caf\u00c3\u00a9", "mojibake_text"),
+        ("\u00c3\u2030mile", "\u00c3\u2030mile", "mojibake_text"),
+        ("don\u00d5t", "don\u00d5t", "mojibake_text"),  # Mac Roman read as cp1252
+        ("\u00d2Hi.\u00d3", "\u00d2Hi.\u00d3", "mojibake_text"),
+        (
+            "it\u201a\u00c4\u00f4s caf\u221a\u00a9",
+            "it\u201a\u00c4\u00f4s caf\u221a\u00a9",
+            "mojibake_text",
+        ),  # UTF-8 as Mac Roman
+        (
+            "VOIL\u00c0\u2026 \u00c9\u2026 PAD\u00d5ES",
+            "VOIL\u00c0\u2026 \u00c9\u2026 PAD\u00d5ES",
+            None,
+        ),  # French, Portuguese
     ],
 )
 def test_transcript(text, safe, kind):
     faults = []
     assert transcript(text, "here", faults) == safe
-    assert kinds(faults) == ([kind] if kind else [])
+    assert kinds(faults) == (kind.split() if kind else [])
+
+
+def test_bytes_that_are_not_utf8_are_read_as_mac_roman_where_its_apostrophe_tells(tmp_path):
+    samples, faults = read(meld, meld_folder(tmp_path, *MELD_ROWS, encoding="mac_roman"))
+    assert samples[0].text == "Well, that’s done."
+    assert "read as Mac Roman" in faults[0].detail and kinds(faults) == ["mis_encoded_text", "mis_encoded_text"]
 
 
 @settings(max_examples=100, deadline=None)
@@ -237,6 +299,20 @@ def test_ecf_names_file_and_reason_of_bad_input(tmp_path, conversations, reason)
     assert "Subtask_2_train.json" in str(error.value)
 
 
+@pytest.mark.parametrize("key", ["text", "speaker"])
+def test_ecf_refuses_half_of_a_surrogate_pair(tmp_path, key):
+    entry = conversation()
+    entry["conversation"][1][key] = "\ud800"
+    with pytest.raises(InputError, match=f"conversation 1 utterance 2: {key} holds half of a surrogate pair"):
+        read(ecf, ecf_folder(tmp_path, entry))
+
+
+def test_ecf_refuses_a_number_of_thousands_of_digits(tmp_path):
+    (tmp_path / "Subtask_2_train.json").write_text(f'[{{"conversation_ID": {"9" * 5000}}}]', encoding="utf-8")
+    with pytest.raises(InputError, match=r"Subtask_2_train.json: is not JSON \(number too long\)"):
+        read(ecf, tmp_path)
+
+
 def test_ecf_refuses_broken_json_and_a_wrong_folder(tmp_path):
     (tmp_path / "Subtask_2_train.json").write_text("[{", encoding="utf-8")
     with pytest.raises(InputError, match="is not JSON"):
@@ -305,7 +381,36 @@ def test_mosei_joins_sdk_segments_in_order_of_time(tmp_path):
     assert {s.id[12:]: s.emotion for s in samples} == {
         "v/10": "fear", "v/9": "sadness", "v/2": "happy", "w/1": "anger", "w/2": "surprise", "u/1": None,
     }  # fmt: skip
-    assert kinds(faults) == ["start_below_zero", "no_emotion"]
+    assert kinds(faults) == ["start_below_zero", "segment_join", "no_emotion"]
+    assert "5 of 6 clips joined for certain (83.3%)" in faults[1].detail and "2 segments left over" in faults[1].detail
+
+
+@pytest.mark.parametrize(
+    "clips, segments, fitting",
+    [
+        ([1, 2], [1, 2], [{0}, {1}]),
+        ([1, 1], [1, 1], [{0}, {1}]),  # as many of each: order alone is enough
+        ([1, 2], [1, 3, 2], [{0}, {2}]),  # one more, and no other place for it
+        ([1, 2], [1, 1, 2], [{0, 1}, {2}]),  # either may be the one too many
+        ([1, 1, 2], [1, 2], [{0, None}, {0, None}, {1}]),  # either may be without
+        ([1, 2, 3], [1, 3], [{0}, {None}, {1}]),
+        ([1, 2], [2, 1], [{1, None}, {0, None}]),  # not in order: nothing is known
+        ([1], [], [{None}]),
+    ],
+)
+def test_mosei_joins_a_clip_only_where_all_best_alignments_agree(clips, segments, fitting):
+    assert mosei._align(clips, segments) == fitting
+
+
+def test_mosei_gives_no_emotion_where_two_segments_fit(tmp_path):
+    mosei_folder(tmp_path, "v,1,t,1.0,,,,,train", "v,2,t,2.0,,,,,train")
+    text = f"video_id,start,end,sentiment,{SIX}\nv,0,1,1.0,3,0,0,0,0,0\nv,1,2,1.0,0,3,0,0,0,0\nv,2,3,2.0,0,0,3,0,0,0\n"
+    (tmp_path / "sdk_segments.csv").write_text(text, encoding="utf-8")
+    samples, faults = read(mosei, tmp_path)
+    assert [s.emotion for s in samples] == [None, "anger"]
+    assert kinds(faults) == ["segment_join", "ambiguous_segment"] and faults[1].where == "mosei/train/v/1"
+    (tmp_path / "sdk_segments.csv").write_text(text.replace("1.0,0,3,0", "1.0,3,0,0"), encoding="utf-8")
+    assert [s.emotion for s in read(mosei, tmp_path)[0]] == ["happy", "anger"]  # they say the same
 
 
 def test_mosei_reads_labels_without_transcripts_and_says_so(tmp_path):
@@ -348,11 +453,10 @@ def test_mosei_refuses_a_wrong_folder(tmp_path):
 # The published annotations
 
 
-@real
 @pytest.mark.parametrize("split, rows", [("train", 9989), ("dev", 1109)])
-def test_real_meld_has_the_same_text_in_both_encodings(split, rows):
-    repository, none = read(meld, SHARED / "meld", split)
-    tar, faults = read(meld, SHARED / "meld_raw_tar", split)
+def test_real_meld_has_the_same_text_in_both_encodings(shared, split, rows):
+    repository, none = read(meld, shared / "meld", split)
+    tar, faults = read(meld, shared / "meld_raw_tar", split)
     assert len(repository) == len(tar) == rows
     differing = [a.id for a, b in zip(repository, tar, strict=True) if (a.id, a.text) != (b.id, b.text)]
     assert differing == (["meld/train/dia556_utt6"] if split == "train" else [])
@@ -361,9 +465,8 @@ def test_real_meld_has_the_same_text_in_both_encodings(split, rows):
     assert kinds(none).count("missing_dialogue") == {"train": 1, "dev": 0}[split]
 
 
-@real
-def test_real_ecf_has_the_published_counts():
-    samples, _ = read(ecf, SHARED / "ecf2")
+def test_real_ecf_has_the_published_counts(shared):
+    samples, _ = read(ecf, shared / "ecf2")
     assert len(samples) == 13619
     assert len({s.conversation for s in samples}) <= 1374
     assert sum(s.emotion != "neutral" for s in samples) == 7690
@@ -371,9 +474,8 @@ def test_real_ecf_has_the_published_counts():
     assert sum(len(s.causes) for s in samples) == 9794
 
 
-@real
-def test_real_mosei_joins_by_ids_and_by_order_of_time_alike(tmp_path):
-    source = SHARED / "mosei" / "mosei_mmsa_ids_labels_emotions.csv"
+def test_real_mosei_joins_by_ids_and_by_order_of_time_alike(shared, tmp_path):
+    source = shared / "mosei" / "mosei_mmsa_ids_labels_emotions.csv"
     with source.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     # MMSA's file and the SDK's, each in an order of its own, with transcripts of our own making.
@@ -390,14 +492,12 @@ def test_real_mosei_joins_by_ids_and_by_order_of_time_alike(tmp_path):
         names = ["video_id", "start", "end", "sentiment", *mosei.EMOTIONS]
         writer.writerow(names)
         writer.writerows([r[name] for name in names] for r in rows)
-    started = time.monotonic()
     for split, count, zero, none, ties in (
         ("train", 16326, 3540, 2392, 2053), ("dev", 1871, 433, 302, 224), ("test", 4659, 1025, 702, 555),
     ):  # fmt: skip
         joined, faults = read(mosei, tmp_path, split)
-        labels_only, _ = read(mosei, SHARED / "mosei", split)
+        labels_only, _ = read(mosei, shared / "mosei", split)
         assert len(joined) == count == len({s.id for s in joined})
         assert sum(s.sentiment == "neutral" for s in joined) == zero
         assert (kinds(faults).count("emotion_all_zero"), kinds(faults).count("emotion_tie")) == (none, ties)
         assert {s.id: s.emotion for s in joined} == {s.id: s.emotion for s in labels_only}
-    print(f"six readings in {time.monotonic() - started:.1f} s")

@@ -9,16 +9,23 @@ them into `DIR/videos/`. The published data have no dev split.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from data_prep.readers.sample import Fault, Sample, Utterance
-from data_prep.readers.tables import transcript
+from data_prep.readers.sample import Fault, Sample, SplitAbsent, Utterance, conversation_id
+from data_prep.readers.tables import seconds, transcript
 from swift_plugins.files import InputError, read_json
 
 EMOTIONS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 TASKS = ("ecpe",)  # build_amt --ecf-mer adds mer
 PAIR = re.compile(r"([0-9]{1,6})_([a-z]+)")
+COUNTED = ("conversations", "utterances", "non-neutral", "with_cause", "pairs", "self_causes", "later_causes")
+PUBLISHED = {
+    "train": dict(zip(COUNTED, (1374, 13619, 7690, 7081, 9794, 4892, 380), strict=True)),
+    "test": dict(zip(COUNTED, (341, 3101, 1821, 1746, 2462, 1217, 86), strict=True)),
+}
+NUMBERS = {"train": range(1, 1375), "test": range(1375, 2040)}  # conversation_ID
+CAST = {"Chandler", "Joey", "Monica", "Phoebe", "Rachel", "Ross"}
 
 
 def read(root: Path, split: str, faults: list[Fault]) -> Iterator[Sample]:
@@ -36,7 +43,7 @@ def read(root: Path, split: str, faults: list[Fault]) -> Iterator[Sample]:
         faults.append(Fault("no_split", f"ecf/{split}", "ECF 2.0 publishes no dev split; nothing read"))
         return
     if not path.is_file():
-        raise InputError(f"is not an ECF 2.0 folder: it holds no {path.name}", root)
+        raise SplitAbsent(f"is not an ECF 2.0 folder: it holds no {path.name}", root)
     conversations = read_json(path)
     if not isinstance(conversations, list) or not conversations:
         raise InputError("is not a list of conversations", path)
@@ -65,7 +72,50 @@ def read(root: Path, split: str, faults: list[Fault]) -> Iterator[Sample]:
             )
 
 
-def _utterances(conversation: dict, identity: int, split: str, path: Path, faults: list[Fault]):
+def count(samples: list[Sample], faults: list[Fault]) -> dict[str, int]:
+    """The numbers that `PUBLISHED` has of a split."""
+    pairs = [(sample.index or 0, cause) for sample in samples for cause in sample.causes or ()]
+    counts = (
+        len({conversation_id(sample.id) for sample in samples}),
+        len(samples),
+        sum(sample.emotion != "neutral" for sample in samples),
+        sum(bool(sample.causes) for sample in samples),
+        len(pairs),
+        sum(index == cause for index, cause in pairs),
+        sum(index < cause for index, cause in pairs),
+    )
+    return dict(zip(COUNTED, counts, strict=True))
+
+
+def own_data(splits: Mapping[str, list[Sample]]) -> dict[str, str]:
+    """Split → why it is no part of the published ECF: other conversation_IDs, or nobody of the series' six friends."""
+    reasons = {}
+    for split, samples in splits.items():
+        numbers = {int(conversation_id(sample.id).rpartition("dia")[2]) for sample in samples}
+        if strangers := sorted(numbers.difference(NUMBERS.get(split, ()))):
+            reasons[split] = f"conversation {strangers[0]} is none of the published"
+        elif CAST.isdisjoint(sample.speaker for sample in samples):
+            reasons[split] = "no speaker of ECF's series"
+    return reasons
+
+
+def durations(root: Path, split: str) -> dict[str, float]:
+    """Seconds of each clip by sample id, where the file gives `video_source`: episode, start, end."""
+    lengths = {}
+    conversations = read_json(Path(root) / f"Subtask_2_{split}.json")
+    for conversation in conversations if isinstance(conversations, list) else ():
+        for entry in conversation["conversation"]:
+            source = entry.get("video_source")
+            start, end = map(seconds, source[1:3]) if isinstance(source, list) and len(source) > 2 else (None, None)
+            if start is not None and end is not None and end > start:
+                lengths[f"ecf/{split}/dia{conversation['conversation_ID']}utt{entry['utterance_ID']}"] = end - start
+    return lengths
+
+
+def _utterances(
+    conversation: dict, identity: int, split: str, path: Path, faults: list[Fault]
+) -> tuple[tuple[Utterance, ...], dict[int, str]]:
+    """The lines in order of their indices, and index → file name of the clip."""
     entries = _get(conversation, "conversation", path, f"conversation {identity}")
     if not isinstance(entries, list) or not entries:
         raise InputError("has no utterances", path, f"conversation {identity}")
@@ -74,12 +124,10 @@ def _utterances(conversation: dict, identity: int, split: str, path: Path, fault
     for position, entry in enumerate(entries, 1):
         where = f"conversation {identity} utterance {position}"
         index = _whole(_get(entry, "utterance_ID", path, where), path, where)
-        text, speaker, emotion = (_get(entry, key, path, where) for key in ("text", "speaker", "emotion"))
-        name = entry.get("video_name", f"dia{identity}utt{index}.mp4")
+        text, speaker, emotion = (_text(entry, key, path, where) for key in ("text", "speaker", "emotion"))
+        name = _text({"video_name": f"dia{identity}utt{index}.mp4"} | entry, "video_name", path, where)
         if index in names:
             raise InputError(f"utterance_ID {index} is given twice", path, where)
-        if not all(isinstance(value, str) for value in (text, speaker, emotion, name)):
-            raise InputError("text, speaker, emotion and video_name are to be strings", path, where)
         if emotion not in EMOTIONS:
             raise InputError(f"emotion is {emotion!r}, not one of {', '.join(EMOTIONS)}", path, where)
         if not re.fullmatch(r"[\w-][\w.-]*", name):
@@ -127,28 +175,17 @@ def _get(record: object, key: str, path: Path, where: str) -> object:
     return record[key]
 
 
+def _text(record: dict, key: str, path: Path, where: str) -> str:
+    value = _get(record, key, path, where)
+    if not isinstance(value, str):
+        raise InputError("text, speaker, emotion and video_name are to be strings", path, where)
+    if any("\ud800" <= char <= "\udfff" for char in value):
+        raise InputError(f"{key} holds half of a surrogate pair, which is no character", path, where)
+    return value
+
+
 def _whole(value: object, path: Path, where: str) -> int:
     text = str(value)
     if isinstance(value, bool) or not (text.isascii() and text.isdigit()) or len(text) > 6:
         raise InputError(f"{value!r} is not a whole number", path, where)
     return int(text)
-
-
-def durations(root: Path, split: str) -> dict[str, float]:
-    """Seconds of each clip by sample id, where the file gives `video_source`: episode, start, end."""
-    seconds = {}
-    for conversation in read_json(Path(root) / f"Subtask_2_{split}.json"):
-        for entry in conversation["conversation"]:
-            source = entry.get("video_source") or ()
-            times = [_seconds(time) for time in source[1:3]] if isinstance(source, list) else []
-            if len(times) == 2 and None not in times and times[1] > times[0]:
-                seconds[f"ecf/{split}/dia{conversation['conversation_ID']}utt{entry['utterance_ID']}"] = (
-                    times[1] - times[0]
-                )
-    return seconds
-
-
-def _seconds(time: object) -> float | None:
-    """`00:01:19.037` in seconds."""
-    match = re.fullmatch(r"(\d+):(\d+):(\d+(?:[.,]\d+)?)", str(time).strip())
-    return match and int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3].replace(",", "."))

@@ -8,7 +8,8 @@ from one of two files beside it, or stay unknown where there is neither.
 - `emotions.csv`: `video_id, clip_id, happy, sad, anger, surprise, disgust, fear`, joined by the two ids.
 - `sdk_segments.csv`: the labels of CMU-MultimodalSDK, one segment a row: `video_id, start, end, sentiment, happy,
   sad, anger, surprise, disgust, fear`. The SDK numbers segments otherwise than MMSA numbers clips, so both are put in
-  order (start and end time, clip id as a number) and joined where the sentiments agree. To write it from
+  order (start and end time, clip id as a number) and joined where the sentiments agree. Where a video has more or
+  fewer segments than clips, a clip whose segment is not certain gets no emotion. To write the file from
   `CMU_MOSEI_Labels.csd` with h5py:
 
       for video, node in h5py.File(csd)["All Labels/data"].items():
@@ -22,10 +23,12 @@ transcripts, which is enough for counts and for tasks that read the picture alon
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from data_prep.readers.sample import Fault, Sample
+from data_prep.readers.sample import Fault, Sample, SplitAbsent
 from data_prep.readers.tables import identifier, number, read_table, transcript
 from swift_plugins.files import InputError
 
@@ -34,6 +37,25 @@ LABELS = {"sad": "sadness"}  # the paper's answers say Sadness; the column of th
 MODES = {"train": "train", "dev": "valid", "test": "test"}
 KEYS = ("video_id", "clip_id")
 PEAK_FRAMES = True  # every MOSEI task of the paper looks at the peak frame
+COUNTED = ("clips", "negative", "zero", "positive", "all_zero", "ties")
+# As MMSA cuts it: clips, signs of the sentiment, clips without an emotion, clips with a tie for the largest.
+PUBLISHED = {
+    "train": dict(zip(COUNTED, (16326, 4738, 3540, 8048, 2392, 2053), strict=True)),
+    "dev": dict(zip(COUNTED, (1871, 506, 433, 932, 302, 224), strict=True)),
+    "test": dict(zip(COUNTED, (4659, 1350, 1025, 2284, 702, 555), strict=True)),
+}
+# Which of the published videos have a BLAKE2b hash that begins with 00 to 04, one in fifty of any videos: enough to
+# tell a part of the release, however it was cut, from data whose videos are others.
+MARKS = """
+0004e0 0006ac 000a91 001493 00209a 0027b3 002a1e 003b75 003bdf 00485e 004fcb 006d9a 007601 007909 0085e3
+00892a 009bd1 009c8b 00ac30 00b14e 00ca4d 00e9c2 00ea64 01268c 012fd9 015bc8 015fcc 017748 01781d 01cd3f
+01eaa6 0208f5 0228d7 02319c 024a20 025351 025eb8 026f43 026f53 028089 028d27 02a32a 02bbac 02cc59 02d1ff
+02ea7b 02ecf3 030c29 03359b 034d78 036c64 037d43 03a2f2 03baa8 03c556 03d663 03dea4 03e1fe 03ee92 03fc1f
+040cdf 040dfd 041110 044a0c 04609c 0465d9 047acb 048a59 04a004 04b091 04c471 04d5f2 04e016 04fa20
+"""
+
+Key = tuple[str, str]  # video_id, clip_id
+Scores = tuple[float, ...]  # in the order of EMOTIONS
 
 
 def read(
@@ -44,8 +66,8 @@ def read(
     `sentiment` is the sign of the score, `neutral` for 0.0. `emotion` is the largest of the six (no official rule
     exists): `ties="first"` takes the first in the order of the SDK, `"drop"` gives the clip no emotion;
     `all_zero="neutral"` calls a clip without any emotion neutral, `"drop"` gives it none. Such a clip still has its
-    sentiment. Both are counted in `faults` either way. Raises
-    `InputError` for a folder without labels, a missing column, a score out of range, and a repeated clip.
+    sentiment. Both are counted in `faults` either way. Raises `SplitAbsent` for a folder without labels, `InputError`
+    for a missing column, a score out of range, and a repeated clip.
     """
     root = Path(root)
     if split not in MODES:
@@ -53,17 +75,10 @@ def read(
     if ties not in ("first", "drop") or all_zero not in ("neutral", "drop"):
         raise InputError(f"ties is first or drop, all_zero is neutral or drop; not {ties!r} and {all_zero!r}")
     path, has_text = _labels(root)
-    columns = {"score": "label", "text": "text"} if has_text else {"score": "sentiment", "text": None}
-    rows: dict[tuple[str, str], tuple[int, dict[str, str], float]] = {}
-    for line, row in read_table(path, [*KEYS, columns["score"], "mode", *(["text"] if has_text else EMOTIONS)]):
-        key = _key(row, path, line)
-        if key in rows:
-            raise InputError(f"repeats clip {key[0]}/{key[1]}", path, line)
-        if row["mode"].strip() not in MODES.values():
-            raise InputError(f"mode is {row['mode']!r}, not one of train, valid, test", path, line)
-        rows[key] = line, row, number(row[columns["score"]], columns["score"], path, line, -3, 3)
+    rows = _rows(path, has_text)
+    ambiguous: set[Key] = set()
     if has_text:
-        emotions = _emotions(root, {key: score for key, (_, _, score) in rows.items()}, faults)
+        emotions, ambiguous = _emotions(root, {key: score for key, (_, _, score) in rows.items()}, faults)
         if strangers := [f"{video}/{clip}" for video, clip in emotions if (video, clip) not in rows]:
             detail = f"{len(strangers)} rows join to no clip of label.csv, the first is {strangers[0]}"
             faults.append(Fault("unjoined_emotions", "emotions.csv", detail))
@@ -79,6 +94,8 @@ def read(
         emotion = None
         if key in emotions:
             emotion = _emotion(emotions[key], sample_id, faults, ties, all_zero)
+        elif key in ambiguous:
+            faults.append(Fault("ambiguous_segment", sample_id, "several segments may be its own; no emotion taken"))
         elif emotions:
             faults.append(Fault("no_emotion", sample_id, "no emotion scores join to it; its emotion is unknown"))
         yield Sample(
@@ -91,6 +108,26 @@ def read(
             sentiment="positive" if score > 0 else "negative" if score < 0 else "neutral",
             score=score,
         )
+
+
+def count(samples: list[Sample], faults: list[Fault]) -> dict[str, int]:
+    """The numbers that `PUBLISHED` has of a split; without emotions those of the sentiment alone."""
+    signs = Counter(sample.sentiment for sample in samples)
+    counts = {"clips": len(samples), "negative": signs["negative"], "zero": signs["neutral"]}
+    counts["positive"] = signs["positive"]
+    if any(sample.emotion for sample in samples):
+        kinds = Counter(fault.kind for fault in faults)
+        counts |= {"all_zero": kinds["emotion_all_zero"], "ties": kinds["emotion_tie"]}
+    return counts
+
+
+def own_data(splits: Mapping[str, list[Sample]]) -> dict[str, str]:
+    """Split → why it is no part of the published MOSEI: its videos are others. All splits stand in one file."""
+    videos = {sample.id.split("/")[2] for samples in splits.values() for sample in samples}
+    hashes = {hashlib.blake2b(video.encode(), digest_size=4).hexdigest()[:6] for video in videos}
+    marked = {value for value in hashes if value < "05"}
+    published = marked and all(value in MARKS for value in marked)
+    return {} if published else dict.fromkeys(splits, "its videos are not those of the published MOSEI")
 
 
 def durations(root: Path, split: str) -> dict[str, float]:
@@ -108,6 +145,20 @@ def durations(root: Path, split: str) -> dict[str, float]:
     return seconds
 
 
+def _rows(path: Path, has_text: bool) -> dict[Key, tuple[int, dict[str, str], float]]:
+    """Clip → line, row and sentiment score of the file of labels."""
+    score = "label" if has_text else "sentiment"
+    rows: dict[Key, tuple[int, dict[str, str], float]] = {}
+    for line, row in read_table(path, [*KEYS, score, "mode", *(["text"] if has_text else EMOTIONS)]):
+        key = _key(row, path, line)
+        if key in rows:
+            raise InputError(f"repeats clip {key[0]}/{key[1]}", path, line)
+        if row["mode"].strip() not in MODES.values():
+            raise InputError(f"mode is {row['mode']!r}, not one of train, valid, test", path, line)
+        rows[key] = line, row, number(row[score], score, path, line, -3, 3)
+    return rows
+
+
 def _labels(root: Path) -> tuple[Path, bool]:
     """The file of labels, and whether it holds transcripts."""
     if (root / "label.csv").is_file():
@@ -120,17 +171,18 @@ def _labels(root: Path) -> tuple[Path, bool]:
             found.append(path)
     if len(found) != 1:
         several = f" but {len(found)} files of labels: {', '.join(path.name for path in found)}" if found else ""
-        raise InputError(f"is not a MOSEI folder: it holds no label.csv{several}", root)
+        raise SplitAbsent(f"is not a MOSEI folder: it holds no label.csv{several}", root)
     return found[0], False
 
 
-def _emotions(
-    root: Path, scores: dict[tuple[str, str], float], faults: list[Fault]
-) -> dict[tuple[str, str], tuple[float, ...]]:
-    """Six emotion scores per clip, from `emotions.csv` or `sdk_segments.csv`; empty where there is neither."""
+def _emotions(root: Path, scores: dict[Key, float], faults: list[Fault]) -> tuple[dict[Key, Scores], set[Key]]:
+    """Six emotion scores per clip, from `emotions.csv` or `sdk_segments.csv`; the clips whose segment is uncertain.
+
+    Both are empty where there is neither file.
+    """
     path = root / "emotions.csv"
     if path.is_file():
-        emotions: dict[tuple[str, str], tuple[float, ...]] = {}
+        emotions: dict[Key, Scores] = {}
         starts = []
         for line, row in read_table(path, [*KEYS, *EMOTIONS]):
             starts.append(row.get("start", ""))
@@ -139,48 +191,86 @@ def _emotions(
                 raise InputError(f"repeats clip {key[0]}/{key[1]}", path, line)
             emotions[key] = _scores(row, path, line)
         _report_below_zero(starts, path, faults)
-        return emotions
+        return emotions, set()
     path = root / "sdk_segments.csv"
     if path.is_file():
         return _join_segments(path, scores, faults)
     faults.append(Fault("no_emotions", "mosei", "neither emotions.csv nor sdk_segments.csv is there: no emotions"))
-    return {}
+    return {}, set()
 
 
-def _join_segments(
-    path: Path, scores: dict[tuple[str, str], float], faults: list[Fault]
-) -> dict[tuple[str, str], tuple[float, ...]]:
-    segments: dict[str, list[tuple[float, float, float, tuple[float, ...]]]] = {}
-    starts = []
-    for line, row in read_table(path, ["video_id", "start", "end", "sentiment", *EMOTIONS]):
-        video = identifier(row["video_id"], "video_id", path, line)
-        start = number(row["start"], "start", path, line, -1e6, 1e6)
-        starts.append(row["start"])
-        end = number(row["end"], "end", path, line, -1e6, 1e6)
-        sentiment = number(row["sentiment"], "sentiment", path, line, -3, 3)
-        segments.setdefault(video, []).append((start, end, sentiment, _scores(row, path, line)))
-    _report_below_zero(starts, path, faults)
+def _join_segments(path: Path, scores: dict[Key, float], faults: list[Fault]) -> tuple[dict[Key, Scores], set[Key]]:
+    """The emotions of clips that are joined with certainty, and the clips that several segments fit."""
+    segments = _segments(path, faults)
     clips: dict[str, list[str]] = {}
     for video, clip in scores:
         if not (clip.isascii() and clip.isdigit()):
             raise InputError(f"clip_id {clip!r} of {video} is not a number: cannot be joined to SDK segments", path)
         clips.setdefault(video, []).append(clip)
-    emotions: dict[tuple[str, str], tuple[float, ...]] = {}
+    emotions: dict[Key, Scores] = {}
+    ambiguous: set[Key] = set()
     for video, names in clips.items():
-        waiting = sorted(segments.get(video, ()))
-        spare = len(waiting) - len(names)
-        for clip in sorted(names, key=int):
-            # Both lists are in order of time. Only a surplus segment is stepped over, known by its sentiment.
-            window = waiting[: max(spare, 0) + 1]
-            step = next((i for i, segment in enumerate(window) if abs(segment[2] - scores[video, clip]) < 1e-3), None)
-            if step is not None:
-                emotions[video, clip] = waiting[step][3]
-                waiting, spare = waiting[step + 1 :], spare - step
-            elif spare < 0:
-                spare += 1  # this clip has no segment; the waiting one may be the next clip's
-            else:
-                waiting = waiting[1:]
-    return emotions
+        names.sort(key=int)
+        there = segments.get(video, [])
+        fitting = _align([scores[video, clip] for clip in names], [sentiment for sentiment, _ in there])
+        for clip, places in zip(names, fitting, strict=True):
+            found = {None if place is None else there[place][1] for place in places}
+            if len(found) > 1:
+                ambiguous.add((video, clip))
+            elif (only := found.pop()) is not None:
+                emotions[video, clip] = only
+    surplus = sum(map(len, segments.values())) - len(emotions)
+    if surplus or len(emotions) < len(scores):
+        detail = (
+            f"{len(emotions):,} of {len(scores):,} clips joined for certain ({len(emotions) / len(scores):.1%}), by "
+            f"order of time and equal sentiment; several segments fit {len(ambiguous):,} clips, none fits "
+            f"{len(scores) - len(emotions) - len(ambiguous):,}: no emotion taken; {surplus:,} segments left over"
+        )
+        faults.append(Fault("segment_join", path.name, detail))
+    return emotions, ambiguous
+
+
+def _segments(path: Path, faults: list[Fault]) -> dict[str, list[tuple[float, Scores]]]:
+    """Video → sentiment and emotion scores of its segments, in order of time."""
+    timed: dict[str, list[tuple[float, float, float, Scores]]] = {}
+    starts = []
+    for line, row in read_table(path, ["video_id", "start", "end", "sentiment", *EMOTIONS]):
+        video = identifier(row["video_id"], "video_id", path, line)
+        start, end = (number(row[name], name, path, line, -1e6, 1e6) for name in ("start", "end"))
+        starts.append(row["start"])
+        sentiment = number(row["sentiment"], "sentiment", path, line, -3, 3)
+        timed.setdefault(video, []).append((start, end, sentiment, _scores(row, path, line)))
+    _report_below_zero(starts, path, faults)
+    return {video: [(sentiment, scores) for *_, sentiment, scores in sorted(rows)] for video, rows in timed.items()}
+
+
+def _align(clips: list[float], segments: list[float]) -> list[set[int | None]]:
+    """For each clip the places of the segments that it can have, None for no segment, by sentiment.
+
+    Both lists are in order of time. All those alignments count that keep the order and join the most clips to segments
+    of equal sentiment (a longest common subsequence): where they differ about a clip, nothing tells which is right.
+    """
+    equal = [[abs(clip - segment) < 1e-3 for segment in segments] for clip in clips]
+    n, m = len(clips), len(segments)
+    if n == m and all(equal[i][i] for i in range(n)):
+        return [{i} for i in range(n)]
+    before = [[0] * (m + 1) for _ in range(n + 1)]  # the most pairs among the first i clips and j segments
+    after = [[0] * (m + 1) for _ in range(n + 1)]  # among those from i and j on
+    for i in range(n):
+        for j in range(m):
+            before[i + 1][j + 1] = max(before[i][j + 1], before[i + 1][j], before[i][j] + equal[i][j])
+    for i in reversed(range(n)):
+        for j in reversed(range(m)):
+            after[i][j] = max(after[i + 1][j], after[i][j + 1], after[i + 1][j + 1] + equal[i][j])
+    fitting: list[set[int | None]] = []
+    for i in range(n):
+        places: set[int | None] = {
+            j for j in range(m) if equal[i][j] and before[i][j] + 1 + after[i + 1][j + 1] == before[n][m]
+        }
+        if any(before[i][j] + after[i + 1][j] == before[n][m] for j in range(m + 1)):
+            places.add(None)
+        fitting.append(places)
+    return fitting
 
 
 def _report_below_zero(starts: Iterable[str], path: Path, faults: list[Fault]) -> None:
@@ -188,7 +278,7 @@ def _report_below_zero(starts: Iterable[str], path: Path, faults: list[Fault]) -
         faults.append(Fault("start_below_zero", path.name, f"{count} segments start below zero; taken as zero"))
 
 
-def _emotion(scores: tuple[float, ...], sample_id: str, faults: list[Fault], ties: str, all_zero: str) -> str | None:
+def _emotion(scores: Scores, sample_id: str, faults: list[Fault], ties: str, all_zero: str) -> str | None:
     top = max(scores)
     if top == 0:
         done = "taken as neutral" if all_zero == "neutral" else "no emotion taken"
@@ -202,9 +292,9 @@ def _emotion(scores: tuple[float, ...], sample_id: str, faults: list[Fault], tie
     return largest[0]
 
 
-def _scores(row: dict[str, str], path: Path, line: int) -> tuple[float, ...]:
+def _scores(row: dict[str, str], path: Path, line: int) -> Scores:
     return tuple(number(row[name], name, path, line, 0, 3) for name in EMOTIONS)
 
 
-def _key(row: dict[str, str], path: Path, line: int) -> tuple[str, str]:
+def _key(row: dict[str, str], path: Path, line: int) -> Key:
     return identifier(row["video_id"], "video_id", path, line), identifier(row["clip_id"], "clip_id", path, line)

@@ -5,6 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from swift_plugins.files import InputError
+
+
+class SplitAbsent(InputError):
+    """What a reader raises where the folder holds no annotations of a split; the doctor goes on with the others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
@@ -20,10 +26,10 @@ class Utterance:
 class Sample:
     """The facts of one clip.
 
-    id: stable and unique, `<dataset>/<split>/<clip>`: `meld/train/dia0_utt0`, `ecf/train/dia1utt3`,
-        `mosei/test/<video_id>/<clip_id>`.
+    id: stable and unique, `<dataset>/<split>/<clip>`: `meld/train/dia0_utt0`, `ecf/train/dia1utt3`; with the video
+        before the clip where clips are cut from videos that splits may not share: `mosei/test/<video_id>/<clip_id>`.
     text: the transcript, decoded and with media tags neutralised, otherwise as published.
-    video: path of the clip relative to the dataset's folder, or None where there is none (see `data_prep.media`).
+    video: path of the clip relative to the dataset's folder, or None where there is none (see `readers.media`).
     emotion: the dataset's own label in lower case, or None where the dataset has none for this clip.
     sentiment: `positive`, `negative` or `neutral` (MOSEI: the sign of `score`).
     score: MOSEI's sentiment in [-3, 3].
@@ -49,7 +55,12 @@ class Sample:
     @property
     def dialogue(self) -> str | None:
         """The id of its conversation: `ecf/train/dia1` of `ecf/train/dia1utt3`; None outside a dialogue."""
-        return re.sub(r"_?utt[0-9]+$", "", self.id) if self.conversation else None
+        return conversation_id(self.id) if self.conversation else None
+
+
+def conversation_id(sample_id: str) -> str:
+    """`ecf/train/dia1utt3` → `ecf/train/dia1`, `meld/dev/dia0_utt4` → `meld/dev/dia0`."""
+    return re.sub(r"_?utt[0-9]+$", "", sample_id)
 
 
 @dataclass(frozen=True, slots=True)

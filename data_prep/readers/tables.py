@@ -1,6 +1,6 @@
 """Annotation tables as their owners publish them: CSV rows with line numbers, and transcripts made safe to use.
 
-Used by the readers of MELD and MOSEI; not run by itself.
+Used by the readers of MELD, ECF and MOSEI; not run by itself.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -18,14 +19,22 @@ from swift_plugins.files import InputError
 CP1252 = {code: bytes([code]).decode("cp1252", "ignore") or chr(code) for code in range(0x80, 0xA0)}
 NO_BREAK_SPACE = "\u00a0"
 MEDIA_TAG = re.compile(r"<\s*(image|video|audio)\s*>", re.IGNORECASE)
+# Texts that were decoded wrongly before they were published. UTF-8 read as cp1252 (letters that end words before a dot
+# or a quote are left out: É… is French), UTF-8 and cp1252 read as Mac Roman or the reverse, characters lost on the way.
+MOJIBAKE = re.compile(
+    "[ÃÂ][\u0080-\u00bf€‚ƒ„†‡ˆ‰Š‹ŒŽ•˜™š›œžŸ]|â€|ï»¿|ðŸ|\ufffd"
+    "|‚Ä[^ ]|√[©®°†¢£§•¶ß™´¨≠]|(?<=[a-z])Õ(?=[a-z])|Ò(?=[A-Za-z])[^Ó]*Ó"
+)
+MAC_ROMAN = re.compile(rb"[A-Za-z]\xd5[a-z]|\xd2[A-Za-z][^\xd3]*\xd3")  # an apostrophe, quotes: letters in cp1252
 
 
 def read_table(path: Path, columns: Collection[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield (line number of the row's end, row) of a CSV file with a header; every cell is text, ids included.
 
-    Bytes that are not UTF-8 come back as lone surrogates, for `transcript` to repair where the cell is a text; a
-    faulty cell in a column that nobody reads does no harm. Raises `InputError` for a missing file or column, a row
-    with too few or too many cells, an unclosed quote, and a table without rows.
+    Not pandas: it drops the line numbers that a fault is told by, fills up short rows and guesses types of ids. Bytes
+    that are not UTF-8 come back as lone surrogates, for `transcript` to repair where the cell is a text; a faulty cell
+    in a column that nobody reads does no harm. Raises `InputError` for a missing file or column, a column that is
+    there twice, a row with too few or too many cells, an unclosed quote, and a table without rows.
     """
     try:
         content = path.read_bytes()
@@ -42,6 +51,8 @@ def read_table(path: Path, columns: Collection[str]) -> Iterator[tuple[int, dict
         if missing:
             names = ", ".join(header).encode("utf-8", "backslashreplace").decode()  # what is no text is still shown
             raise InputError(f"has no column {', '.join(missing)} (its columns: {names[:200] or 'none'})", path)
+        if twice := [name for name, count in Counter(header).items() if name and count > 1]:
+            raise InputError(f"has the column {twice[0]!r} twice: which one is meant?", path, 1)
         count = 0
         for cells in rows:
             if not any(cells):
@@ -75,23 +86,41 @@ def number(value: str, column: str, path: Path, row: int, low: float, high: floa
     return result
 
 
+def seconds(time: object) -> float | None:
+    """`00:20:57,256` or `00:20:57.256` in seconds; None for what is no time."""
+    match = re.fullmatch(r"(\d{1,4}):(\d{1,2}):(\d{1,2}(?:[,.]\d{1,9})?)", str(time).strip())
+    return float(int(match[1]) * 3600 + int(match[2]) * 60) + float(match[3].replace(",", ".")) if match else None
+
+
 def transcript(text: str, where: str, faults: list[Fault]) -> str:
     """The transcript with encoding faults repaired and media tags disarmed; otherwise as published.
 
     C1 control characters are read as cp1252 and no-break spaces become spaces, which makes the two published
-    encodings of MELD agree. A literal `<image>`, `<video>` or `<audio>` would be counted as a picture by ms-swift:
-    it becomes `< image >`. Repairs and blank texts are appended to `faults`.
+    encodings of MELD agree. Bytes that are not UTF-8 are read as cp1252, or as Mac Roman where its apostrophes tell.
+    NUL characters go. A literal `<image>`, `<video>` or `<audio>` would be counted as a picture by ms-swift: it becomes
+    `< image >`. Repairs, blank texts, and texts that were garbled before they were published are appended to `faults`.
     """
+
+    def fault(kind: str, detail: str) -> None:
+        faults.append(Fault(kind, where, f"the transcript {detail}"))
+
     if any("\udc80" <= char <= "\udcff" for char in text):
-        text = text.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
-        faults.append(Fault("mis_encoded_text", where, "the transcript is not UTF-8; read as cp1252"))
+        raw = text.encode("utf-8", "surrogateescape")
+        codec, name = ("mac_roman", "Mac Roman") if MAC_ROMAN.search(raw) else ("cp1252", "cp1252")
+        text = raw.decode(codec, "replace")
+        fault("mis_encoded_text", f"is not UTF-8; read as {name}")
+    if "\0" in text:
+        text = text.replace("\0", "")
+        fault("nul_in_text", "holds NUL characters; left out")
     repaired = text.translate(CP1252)
     if repaired != text:
-        faults.append(Fault("mis_encoded_text", where, "the transcript holds C1 control characters; read as cp1252"))
+        fault("mis_encoded_text", "holds C1 control characters; read as cp1252")
+    if found := MOJIBAKE.search(repaired):
+        fault("mojibake_text", f"holds {found[0][:20]!r}")
     repaired = repaired.replace(NO_BREAK_SPACE, " ")
     safe = MEDIA_TAG.sub(r"< \1 >", repaired)
     if safe != repaired:
-        faults.append(Fault("media_tag_in_text", where, "the transcript holds a media tag; written as `< image >`"))
+        fault("media_tag_in_text", "holds a media tag; written as `< image >`")
     if not safe.strip():
-        faults.append(Fault("empty_text", where, "the transcript is blank; kept"))
+        fault("empty_text", "is blank; kept")
     return safe
