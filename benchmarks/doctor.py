@@ -2,7 +2,7 @@
 
     python benchmarks/doctor.py [--annotations FOLDER] [--clips N]
 
-FOLDER holds meld/, ecf2/ and mosei/ as published. Clips are drawn into a temporary folder: moving noise, h264 at 25
+FOLDER holds meld/, ecf2/ and mosei/ as published. Clips are generated in a temporary folder: moving noise, h264 at 25
 frames a second with one key frame, AAC sound. Rates per core are by CPU time, so that other work on the machine does
 not count; wall time is printed beside them.
 """
@@ -31,7 +31,7 @@ from data_prep.readers import media  # noqa: E402
 SECONDS, FPS, WIDTH, HEIGHT = 3, 25, 854, 480
 
 
-def draw(path: Path, seed: int) -> None:
+def generate(path: Path, seed: int) -> None:
     """A clip that is hard to compress, with a tone."""
     rng = np.random.default_rng(seed)
     scene = rng.integers(0, 255, (HEIGHT // 8 + 20, WIDTH // 8 + 60, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
@@ -63,7 +63,7 @@ def clips(count: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{seed}.mp4" for seed in range(min(count, 12))]
         for seed, path in enumerate(paths):
-            draw(path, seed)
+            generate(path, seed)
         paths = (paths * (count // len(paths) + 1))[:count]
         clip_check.inspect(paths[0])
         for name, look in (("first frame only (build_amt)", media.probe), ("the doctor's look", clip_check.inspect)):

@@ -1,22 +1,18 @@
 """Leakage: which conversations are the same, though written otherwise, and which only look alike."""
 
 import json
-import os
 import random
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.doctor.leakage import Side, compare, conversation_id, linked_conversations, words
+from data_prep import build_amt
+from data_prep.doctor.leakage import ConversationIndex, compare, conversation_id, linked_conversations, words
 from data_prep.readers import ecf, meld
 from data_prep.readers.sample import Sample
-
-SHARED = Path(os.environ.get("EMOVERSE_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data"
-real = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no published annotations at {SHARED}")
+from swift_plugins.files import InputError
 
 
 def talk(conversation, *lines):
@@ -30,7 +26,7 @@ def talk(conversation, *lines):
 
 
 def link(left, right):
-    return compare(Side(left), Side(right)).links
+    return compare(ConversationIndex(left), ConversationIndex(right)).links
 
 
 SCENE = (
@@ -119,15 +115,15 @@ def test_any_text_is_searched_without_failing_and_links_are_one_to_one(lines):
 
 
 @pytest.fixture(scope="module")
-def annotations():
+def annotations(shared):
     """ECF train, MELD train and dev, and the owners' link table: ECF sample id → MELD sample id."""
-    ours = list(ecf.read(SHARED / "ecf2", "train", []))
-    theirs = {split: list(meld.read(SHARED / "meld", split, [])) for split in ("train", "dev")}
+    ours = list(ecf.read(shared / "ecf2", "train", []))
+    theirs = {split: list(meld.read(shared / "meld", split, [])) for split in ("train", "dev")}
     # The owners' table numbers ECF 1.0; the reference file carries the same links under ECF 2.0's ids.
-    rows = (SHARED / "ecf2" / "all_data_pair_ECFvsMELD.txt").read_text(encoding="utf-8").splitlines()
+    rows = (shared / "ecf2" / "all_data_pair_ECFvsMELD.txt").read_text(encoding="utf-8").splitlines()
     owners = {row.split(" | ")[4] for row in rows if row.count(" | ") == 4} - {""}
     table = {}
-    for conversation in json.loads((SHARED / "ecf2" / "Subtask_2_train.json").read_text(encoding="utf-8")):
+    for conversation in json.loads((shared / "ecf2" / "Subtask_2_train.json").read_text(encoding="utf-8")):
         for utterance in conversation["conversation"]:
             if utterance.get("meld"):
                 assert utterance["meld"] in owners
@@ -138,7 +134,6 @@ def annotations():
     return ours, theirs, table
 
 
-@real
 @pytest.mark.parametrize("split, conversations", [("dev", 112), ("train", 1001)])
 def test_real_ecf_and_meld_are_linked_as_the_owners_link_them(annotations, split, conversations):
     ours, theirs, table = annotations
@@ -156,16 +151,14 @@ def test_real_ecf_and_meld_are_linked_as_the_owners_link_them(annotations, split
         assert len(wanted - found) <= 6 and len(found - wanted) <= 2
 
 
-@real
 def test_real_links_do_not_depend_on_order(annotations):
     ours, theirs, _ = annotations
     shuffled = random.Random(3).sample(ours, len(ours))
     assert set(link(shuffled, theirs["dev"])) == set(link(ours, theirs["dev"]))
 
 
-@real
-def test_the_links_written_into_the_reference_file_are_never_read(annotations, tmp_path):
-    data = json.loads((SHARED / "ecf2" / "Subtask_2_train.json").read_text(encoding="utf-8"))
+def test_the_links_written_into_the_reference_file_are_never_read(shared, annotations, tmp_path):
+    data = json.loads((shared / "ecf2" / "Subtask_2_train.json").read_text(encoding="utf-8"))
     for conversation in data:
         for utterance in conversation["conversation"]:
             utterance.pop("meld", None), utterance.pop("video_source", None)
@@ -176,13 +169,20 @@ def test_the_links_written_into_the_reference_file_are_never_read(annotations, t
 # build_amt --exclude-leaks
 
 
-def build_amt(*arguments):
-    command = [sys.executable, "-m", "data_prep.build_amt", "--missing-media", "text-only", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[1])
+@pytest.fixture
+def build(monkeypatch):
+    """Run `python -m data_prep.build_amt` with these arguments."""
+
+    def run(*arguments):
+        command = ["build_amt", "--missing-media", "text-only", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", command)
+        return build_amt.main()
+
+    return run
 
 
 @pytest.fixture
-def world(tmp_path):
+def raw(tmp_path):
     """MELD with SCENE in test, ECF with the same scene rewritten and with another one, both in train."""
     (tmp_path / "meld").mkdir()
     (tmp_path / "ecf").mkdir()
@@ -205,15 +205,15 @@ def world(tmp_path):
     return tmp_path
 
 
-def test_build_amt_leaves_out_leaking_conversations_and_its_report_says_so(world):
-    folders = ("--meld", world / "meld", "--ecf", world / "ecf", "--split", "train", "--out", world / "amt")
-    assert build_amt(*folders).returncode == 0
-    report = json.loads((world / "amt" / "report.train.json").read_text())
+def test_build_amt_leaves_out_leaking_conversations_and_its_report_says_so(build, raw):
+    folders = ("--meld", raw / "meld", "--ecf", raw / "ecf", "--split", "train", "--out", raw / "amt")
+    assert build(*folders) == 0
+    report = json.loads((raw / "amt" / "report.train.json").read_text())
     assert report["rows"]["ecf.ecpe"] == 2 and report["options"]["exclude_leaks"] == []
-    assert build_amt(*folders, "--exclude-leaks", "meld:test").returncode == 0
-    rows = [json.loads(row)["id"] for row in (world / "amt" / "ecf.ecpe.train.jsonl").read_text().splitlines()]
+    assert build(*folders, "--exclude-leaks", "meld:test") == 0
+    rows = [json.loads(row)["id"] for row in (raw / "amt" / "ecf.ecpe.train.jsonl").read_text().splitlines()]
     assert rows == ["ecf/train/dia2utt2"]
-    report = json.loads((world / "amt" / "report.train.json").read_text())
+    report = json.loads((raw / "amt" / "report.train.json").read_text())
     assert report["options"]["exclude_leaks"] == ["meld:test"]
     assert report["clips"]["ecf"]["excluded_leaks"] == len(REWRITTEN)
     assert [fault["where"] for fault in report["faults"] if fault["kind"] == "leak_excluded"] == ["ecf/train/dia1"]
@@ -229,18 +229,16 @@ def test_build_amt_leaves_out_leaking_conversations_and_its_report_says_so(world
         ("test", "meld:test", "is for --split train"),
     ],
 )
-def test_exclude_leaks_refuses_what_it_cannot_do_in_one_line(world, split, leaks, reason):
-    out = world / "amt"
-    run = build_amt("--meld", world / "meld", "--split", split, "--out", out, "--exclude-leaks", leaks)
-    assert run.returncode == 2 and reason in run.stderr and run.stderr.count("\n") == 1
+def test_exclude_leaks_refuses_what_it_cannot_do(build, raw, split, leaks, reason):
+    out = raw / "amt"
+    with pytest.raises(InputError, match=reason):
+        build("--meld", raw / "meld", "--split", split, "--out", out, "--exclude-leaks", leaks)
     assert not out.exists()
 
 
-@real
-def test_no_linked_conversation_remains_in_the_real_rows(annotations, tmp_path):
-    folders = ("--meld", SHARED / "meld", "--ecf", SHARED / "ecf2", "--split", "train", "--out", tmp_path)
-    run = build_amt(*folders, "--exclude-leaks", "meld:dev")
-    assert run.returncode == 0, run.stderr
+def test_no_linked_conversation_remains_in_the_real_rows(build, shared, annotations, tmp_path):
+    folders = ("--meld", shared / "meld", "--ecf", shared / "ecf2", "--split", "train", "--out", tmp_path)
+    assert build(*folders, "--exclude-leaks", "meld:dev") == 0
     rows = (tmp_path / "ecf.ecpe.train.jsonl").read_text(encoding="utf-8").splitlines()
     kept = {conversation_id(json.loads(row)["id"]) for row in rows}
     leaking = {conversation_id(left) for left, right in annotations[2].items() if right.startswith("meld/dev/")}

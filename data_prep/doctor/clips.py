@@ -24,7 +24,7 @@ SILENT = 10 ** (-60 / 20)  # full scale is 1
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
+class ClipFacts:
     """What a look into a file tells: seconds of its video, frames, whether it has sound, and its faults by kind.
 
     `sound` is None without an audio stream, else the largest sample on a scale where 1 is full. `faults` holds
@@ -37,19 +37,19 @@ class Clip:
     faults: tuple[tuple[str, str], ...] = field(default=())
 
 
-def inspect(path: str | os.PathLike, annotated: float | None = None) -> Clip:
+def inspect(path: str | os.PathLike, annotated: float | None = None) -> ClipFacts:
     """Look into one clip; `annotated` is its length in seconds by the annotation, where there is one. Never raises."""
     try:
         if os.path.getsize(path) == 0:
-            return Clip(faults=(("broken_clip", "is empty"),))
+            return ClipFacts(faults=(("broken_clip", "is empty"),))
         with av.open(os.fspath(path), metadata_errors="replace") as container:
             if not container.streams.video:
-                return Clip(faults=(("broken_clip", "holds no video stream"),))
+                return ClipFacts(faults=(("broken_clip", "holds no video stream"),))
             return _inspect(container, annotated)
     except FileNotFoundError:
-        return Clip(faults=(("missing_clip", "is missing"),))
+        return ClipFacts(faults=(("missing_clip", "is missing"),))
     except (av.FFmpegError, OSError, ValueError) as error:
-        return Clip(faults=(("broken_clip", f"cannot be decoded ({type(error).__name__})"),))
+        return ClipFacts(faults=(("broken_clip", f"cannot be decoded ({type(error).__name__})"),))
 
 
 def thumbnails(path: str | os.PathLike, width: int = 160) -> list[bytes]:
@@ -58,7 +58,7 @@ def thumbnails(path: str | os.PathLike, width: int = 160) -> list[bytes]:
     try:
         with av.open(os.fspath(path), metadata_errors="replace") as container:
             packets, _ = _demux(container)
-            for frame in _three(container, packets):
+            for frame in _first_middle_last(container, packets):
                 height = max(1, round(width * frame.height / frame.width))
                 picture = Image.fromarray(frame.to_ndarray(format="rgb24")).resize((width, height))
                 target = io.BytesIO()
@@ -69,12 +69,12 @@ def thumbnails(path: str | os.PathLike, width: int = 160) -> list[bytes]:
     return pictures
 
 
-def _inspect(container: av.container.InputContainer, annotated: float | None) -> Clip:
+def _inspect(container: av.container.InputContainer, annotated: float | None) -> ClipFacts:
     stream = container.streams.video[0]
     promised = stream.frames
     packets, sound = _demux(container)
     if not packets:
-        return Clip(faults=(("broken_clip", "holds no frame"),))
+        return ClipFacts(faults=(("broken_clip", "holds no frame"),))
     faults = []
     times = [packet.pts for packet in packets if packet.pts is not None]
     length = max(times) - min(times) + (packets[-1].duration or 0) if times else 0
@@ -82,10 +82,10 @@ def _inspect(container: av.container.InputContainer, annotated: float | None) ->
     if promised > len(packets) or any(packet.is_corrupt for packet in packets):
         faults.append(("truncated_clip", f"holds {len(packets)} of the {promised} frames that its header promises"))
     try:
-        frames = list(_three(container, packets))
+        frames = list(_first_middle_last(container, packets))
     except (av.FFmpegError, IndexError) as error:
         faults = faults or [("broken_clip", f"cannot be decoded ({type(error).__name__})")]
-        return Clip(seconds, len(packets), sound, tuple(faults))
+        return ClipFacts(seconds, len(packets), sound, tuple(faults))
     if any(frame.is_corrupt for frame in frames):
         faults.append(("truncated_clip", "decodes with damaged pictures"))
     small = [_gray(frame) for frame in frames]
@@ -95,19 +95,20 @@ def _inspect(container: av.container.InputContainer, annotated: float | None) ->
         faults.append(("frozen_clip", f"shows one picture for {seconds:.1f} s"))
     if annotated is not None and abs(seconds - annotated) > max(1.0, 0.5 * annotated):
         faults.append(("wrong_length", f"lasts {seconds:.1f} s where {annotated:.1f} s are annotated"))
-    return Clip(seconds, len(packets), sound, tuple(dict(reversed(faults)).items()))
+    return ClipFacts(seconds, len(packets), sound, tuple(dict(reversed(faults)).items()))
 
 
 def _demux(container: av.container.InputContainer) -> tuple[list[av.Packet], float | None]:
     """All video packets in coding order, undecoded, and the loudest sample of the first audio stream."""
     video = container.streams.video[0]
     audio = container.streams.audio[0] if container.streams.audio else None
-    packets, loudest = [], None if audio is None else 0.0
+    packets: list[av.Packet] = []
+    loudest = None if audio is None else 0.0
     for packet in container.demux([stream for stream in (video, audio) if stream is not None]):
         if packet.stream is video:
             if packet.size:
                 packets.append(packet)
-        elif loudest < 0.01:  # loud enough to be heard: no need to decode the rest
+        elif loudest is not None and loudest < 0.01:  # loud enough to be heard: no need to decode the rest
             loudest = max(loudest, _loudest(packet))
     return packets, loudest
 
@@ -125,7 +126,7 @@ def _loudest(packet: av.Packet) -> float:
     return max(peaks, default=0.0)
 
 
-def _three(container: av.container.InputContainer, packets: list[av.Packet]) -> Iterator[av.VideoFrame]:
+def _first_middle_last(container: av.container.InputContainer, packets: list[av.Packet]) -> Iterator[av.VideoFrame]:
     """The first, middle and last frame; decoding starts at the key frame before each, unless it is there already."""
     context = container.streams.video[0].codec_context
     context.thread_count = 1  # clips are looked at side by side

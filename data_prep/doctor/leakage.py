@@ -21,7 +21,7 @@ import numpy as np
 from rapidfuzz import fuzz, process
 from rapidfuzz.distance import Postfix, Prefix
 
-from data_prep.readers.sample import Sample
+from data_prep.readers.sample import Sample, conversation_id
 
 CONTRACTIONS = [
     (re.compile(pattern), full)
@@ -42,7 +42,7 @@ CONTRACTIONS = [
 ]
 CONTRACTED = re.compile("['’‘`´]|cannot")
 # ECF writes "'s" as "is", and drops it where it is a possessive: neither form tells lines apart.
-UNTELLING = {"s", "is"}
+STOPWORDS = {"s", "is"}
 WORD = re.compile(r"[^\W_]+")
 
 CANDIDATES = 6  # conversations looked at per conversation, best first
@@ -66,22 +66,17 @@ class Link:
     similarity: float
 
 
-def conversation_id(sample_id: str) -> str:
-    """`ecf/train/dia1utt3` → `ecf/train/dia1`, `meld/dev/dia0_utt4` → `meld/dev/dia0`."""
-    return re.sub(r"_?utt[0-9]+$", "", sample_id)
-
-
 def words(text: str) -> tuple[str, ...]:
     """The lower-case words of a text, contractions written out, as both datasets would have them."""
     text = text.lower()
     if CONTRACTED.search(text):
         for pattern, full in CONTRACTIONS:
             text = pattern.sub(full, text)
-    return tuple(word for word in WORD.findall(text) if word not in UNTELLING)
+    return tuple(word for word in WORD.findall(text) if word not in STOPWORDS)
 
 
-class Side:
-    """The conversations of some samples, their normalised lines, and where each telling key occurs.
+class ConversationIndex:
+    """The conversations of some samples, their normalised lines, and which of them hold a triple of words or a line.
 
     Conversations are told by the ids, lines are ordered by `Sample.index`.
     """
@@ -90,49 +85,49 @@ class Side:
         self.ids: dict[str, list[str]] = defaultdict(list)
         self.speakers: dict[str, list[str]] = defaultdict(list)
         self.lines: dict[str, list[str]] = defaultdict(list)
-        keyed = sorted(samples, key=lambda sample: -1 if sample.index is None else sample.index)
-        for sample in keyed:
+        for sample in sorted(samples, key=lambda sample: -1 if sample.index is None else sample.index):
             key = conversation_id(sample.id)
             self.ids[key].append(sample.id)
             self.speakers[key].append(sample.speaker.casefold())
             self.lines[key].append(" ".join(words(sample.text)))
         self.where: dict[object, set[str]] = defaultdict(set)
         for key, lines in self.lines.items():
-            for telling in _keys(lines):
-                self.where[telling].add(key)
+            for phrase in _phrases(lines):
+                self.where[phrase].add(key)
         self.frequency = Counter(line for lines in self.lines.values() for line in set(lines))
 
 
-def _keys(lines: list[str]) -> set[object]:
+def _phrases(lines: list[str]) -> set[object]:
     """What a conversation is found by: word triples, whole lines, and pairs of neighbouring short lines."""
-    keys: set[object] = set(lines)
+    phrases: set[object] = set(lines)
     for line in lines:
         tokens = line.split()
-        keys.update(zip(tokens, tokens[1:], tokens[2:], strict=False))
-    keys.update(pairwise(lines))
-    return keys
+        phrases.update(zip(tokens, tokens[1:], tokens[2:], strict=False))
+    phrases.update(pairwise(lines))
+    return phrases
 
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """What two sides share: the conversations of the left one that stand wholly or partly in the right one, and links.
+    """What two indexes share: conversations of the left one that stand wholly or partly in the right one, and links.
 
-    Each sample is in one link at most; where a scene stands twice on one side, both copies are in `conversations`.
+    Each sample is in one link at most; where a scene stands twice in one index, both copies are in `conversations`.
     """
 
     conversations: set[str]
     links: list[Link]
 
 
-def compare(left: Side, right: Side) -> Overlap:
-    """Search the left side for what stands in the right one; a conversation is never compared with itself."""
+def compare(left: ConversationIndex, right: ConversationIndex) -> Overlap:
+    """Search the left index for what stands in the right one; a conversation is never compared with itself."""
     found = list(_alignments(left, right))
     used_left: dict[str, set[int]] = defaultdict(set)
     used_right: dict[str, set[int]] = defaultdict(set)
     links = []
     # The best alignment takes its lines first; what is left of both conversations may be aligned elsewhere.
     for first in sorted(found, key=lambda item: (-item.evidence, item.a, item.b)):
-        a, b, best = first.a, first.b, first
+        a, b = first.a, first.b
+        best: _Alignment | None = first
         if used_left[a] or used_right[b]:
             best = _align(left, a, right, b, used_left[a], used_right[b])
         for i, j, similarity in best.pairs if best else ():
@@ -144,7 +139,7 @@ def compare(left: Side, right: Side) -> Overlap:
 
 def linked_conversations(samples: Iterable[Sample], others: Iterable[Sample]) -> set[str]:
     """The conversations of `samples`, as `conversation_id` writes them, that stand wholly or partly in `others`."""
-    return {alignment.a for alignment in _alignments(Side(samples), Side(others))}
+    return {alignment.a for alignment in _alignments(ConversationIndex(samples), ConversationIndex(others))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,35 +152,40 @@ class _Alignment:
     pairs: list[tuple[int, int, float]]
 
 
-def _alignments(left: Side, right: Side) -> Iterator[_Alignment]:
+def _alignments(left: ConversationIndex, right: ConversationIndex) -> Iterator[_Alignment]:
     for a, lines in left.lines.items():
         for b in _candidates(lines, left, right):
             if a != b and (alignment := _align(left, a, right, b)):
                 yield alignment
 
 
-def _candidates(lines: list[str], left: Side, right: Side) -> list[str]:
+def _candidates(lines: list[str], left: ConversationIndex, right: ConversationIndex) -> list[str]:
     votes: Counter[str] = Counter()
-    for key in _keys(lines):
-        places = right.where.get(key, ())
-        if 0 < len(places) <= COMMON and len(left.where.get(key, ())) <= COMMON:
+    for phrase in _phrases(lines):
+        places = right.where.get(phrase, ())
+        if 0 < len(places) <= COMMON and len(left.where.get(phrase, ())) <= COMMON:
             for place in places:
                 votes[place] += 27_720 // len(places)  # divisible by 1 to 12: whole numbers, whatever the order
     return sorted(votes, key=lambda place: (-votes[place], place))[:CANDIDATES]
 
 
 def _align(
-    left: Side, a: str, right: Side, b: str, used_left: Collection[int] = (), used_right: Collection[int] = ()
+    left: ConversationIndex,
+    a: str,
+    right: ConversationIndex,
+    b: str,
+    used_left: Collection[int] = (),
+    used_right: Collection[int] = (),
 ) -> _Alignment | None:
     """The best in-order alignment of two conversations, leaving out used lines; None where too little speaks for it."""
     lines_a, lines_b = left.lines[a], right.lines[b]
     ratio = _matrix(lines_a, lines_b, fuzz.ratio)
     length = np.minimum.outer([len(x) for x in lines_a], [len(x) for x in lines_b])
-    telling = np.clip((ratio - ALIKE) / (100 - ALIKE), 0, 1) * length
-    if telling.max(axis=1).sum() < EVIDENCE_WHOLE:
+    shared_length = np.clip((ratio - ALIKE) / (100 - ALIKE), 0, 1) * length
+    if shared_length.max(axis=1).sum() < EVIDENCE_WHOLE:
         return None
-    shared = np.maximum(_matrix(lines_a, lines_b, Prefix.similarity), _matrix(lines_a, lines_b, Postfix.similarity))
-    score = np.where((shared == length) & (length > 0), np.maximum(ratio, CLIPPED), ratio)
+    clipped = np.maximum(_matrix(lines_a, lines_b, Prefix.similarity), _matrix(lines_a, lines_b, Postfix.similarity))
+    score = np.where((clipped == length) & (length > 0), np.maximum(ratio, CLIPPED), ratio)
     same = np.array([[x == y for y in right.speakers[b]] for x in left.speakers[a]])
     score -= OTHER_SPEAKER * ~same
     gain = np.where(score >= SIMILAR, score / 100 * (1 + length), 0.0)
@@ -208,7 +208,9 @@ def _align(
         else:
             j -= 1
     pairs.reverse()
-    evidence = sum(telling[i, j] / max(1, left.frequency[lines_a[i]], right.frequency[lines_b[j]]) for i, j in pairs)
+    evidence = sum(
+        shared_length[i, j] / max(1, left.frequency[lines_a[i]], right.frequency[lines_b[j]]) for i, j in pairs
+    )
     span = max(pairs[-1][0] - pairs[0][0], pairs[-1][1] - pairs[0][1]) + 1 if pairs else 1
     if len(pairs) < DENSITY * span:  # a scene that is cut elsewhere matches line upon line; chance matches lie apart
         return None
@@ -226,7 +228,7 @@ def _matrix(lines_a: list[str], lines_b: list[str], scorer) -> np.ndarray:
 def _fill(
     pairs: list[tuple[int, int]], same: np.ndarray, used_left: Collection[int], used_right: Collection[int]
 ) -> list[tuple[int, int]]:
-    """Add the lines between two aligned ones when both sides have the same speakers there, line by line."""
+    """Add the lines between two aligned ones when both conversations have the same speakers there, line by line."""
     filled = []
     ends = [(-1, -1), *pairs, same.shape]
     for (i, j), (next_i, next_j) in pairwise(ends):

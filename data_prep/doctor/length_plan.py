@@ -15,10 +15,10 @@ import argparse
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -26,16 +26,19 @@ import yaml
 from swift_plugins import mixture
 from swift_plugins.files import CONFIGS, InputError, read_rows, write_json
 
-# What of a stage's configuration decides lengths and steps, with ms-swift's own defaults.
-SETTINGS = {
-    "model_type": None,
-    "template": None,
-    "system": None,
-    "max_length": None,
-    "per_device_train_batch_size": 1,
-    "gradient_accumulation_steps": 1,
-    "num_train_epochs": 3.0,
-    "max_steps": -1,
+if TYPE_CHECKING:
+    from data_prep.doctor.__main__ import Options
+
+# What of a stage's configuration decides lengths and steps: type and ms-swift's own default.
+SETTINGS: dict[str, tuple[type, Any]] = {
+    "model_type": (str, None),
+    "template": (str, None),
+    "system": (str, None),
+    "max_length": (int, None),
+    "per_device_train_batch_size": (int, 1),
+    "gradient_accumulation_steps": (int, 1),
+    "num_train_epochs": (float, 3.0),
+    "max_steps": (int, -1),
 }
 
 
@@ -61,7 +64,7 @@ class Lengths:
 class Meter:
     """Counts the tokens of rows with the template of one model and configuration."""
 
-    def __init__(self, model: Path, settings: dict):
+    def __init__(self, model: Path, settings: dict[str, Any]):
         # ms-swift takes seconds to import, and only this form of the doctor needs it.
         from swift.model import get_processor
         from swift.template import get_template
@@ -79,10 +82,10 @@ class Meter:
         self.limit = settings["max_length"] or template.model_info.max_model_len
         self.exact = isinstance(template, EmoverseTemplate)
         if self.exact and template.max_num == template.video_max_num == 1:
-            template = _blank(type(template))(processor, template.template_meta, settings["system"], 1_000_000)
+            template = _without_pixels(type(template))(processor, template.template_meta, settings["system"], 1_000_000)
         self.template = template
         self.template.set_mode("train")
-        self.image_token = getattr(template.config, "image_token_id", None)
+        self.image_token: Any = getattr(template.config, "image_token_id", None)
         self.by_media: dict[tuple[int, int], int] = {}
 
     def measure(self, rows: Iterable[dict], root: Path) -> Lengths:
@@ -110,12 +113,12 @@ class Meter:
         return self.template.encode({"messages": messages, "images": images, "videos": videos})["input_ids"]
 
 
-def _blank(template: type) -> type:
+def _without_pixels(template: type) -> type:
     """The template with pictures that are nothing but their number of tiles, which is one."""
     import torch
     from PIL import Image
 
-    class Blank(template):
+    class PixelFreeTemplate(template):
         def _preprocess_inputs(self, inputs):
             inputs.images = [Image.new("RGB", (1, 1)) for _ in inputs.images]
             super()._preprocess_inputs(inputs)
@@ -126,36 +129,34 @@ def _blank(template: type) -> type:
         def _tiles(self, image):
             return torch.empty(1, 0)
 
-    return Blank
+    return PixelFreeTemplate
 
 
-def read_settings(config: Path, stage: str, flags: list[str]) -> dict:
-    """SETTINGS as CONFIG/<stage>.yaml has them, overridden by `--key value` pairs in `flags`.
+def read_settings(config: Path, stage: str, flags: Sequence[str]) -> dict[str, Any]:
+    """SETTINGS as `swift sft CONFIG/<stage>.yaml FLAGS` would have them: ms-swift itself turns the file into flags.
 
     Raises `InputError` for a missing or broken file and for a value that is not a number where one is expected.
     """
     path = config / f"{stage}.yaml"
+    if not path.is_file():
+        raise InputError("no such file", path)
+    from swift.cli.main import parse_yaml_args  # imports torch, as measuring does; what is refused was refused before
+
+    arguments = [str(path), *flags]
     try:
-        written = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
-        raise InputError("no such file", path) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"is not YAML: {error}", path) from None
-    given = dict(pairwise(flags)) | dict(flag.split("=", 1) for flag in flags if "=" in flag)
-    settings = {}
-    for key, default in SETTINGS.items():
-        value = given.get(f"--{key}", written.get(key, default))
-        if key not in ("model_type", "template", "system") and value is not None:
-            try:
-                value = float(value)
-            except (TypeError, ValueError):
-                raise InputError(f"{key} is {value!r}, not a number", path) from None
-            value = value if key == "num_train_epochs" else int(value)
-        settings[key] = value
-    return settings
+        parse_yaml_args(arguments)
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:  # the last for a list or a text
+        raise InputError(f"is not a configuration in YAML: {error}", path) from None
+    parser = argparse.ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
+    for name, (kind, default) in SETTINGS.items():
+        parser.add_argument(f"--{name}", type=kind, default=default)
+    try:
+        return vars(parser.parse_known_args(arguments)[0])
+    except argparse.ArgumentError as error:
+        raise InputError(str(error), path) from None
 
 
-def steps(samples: int, settings: dict, processes: int) -> int:
+def steps(samples: int, settings: dict[str, Any], processes: int) -> int:
     """Optimizer steps of a stage, as transformers' Trainer counts them."""
     if settings["max_steps"] > 0:
         return settings["max_steps"]
@@ -164,56 +165,70 @@ def steps(samples: int, settings: dict, processes: int) -> int:
     return math.ceil(settings["num_train_epochs"] * per_epoch)
 
 
-def plan(args: argparse.Namespace) -> int:
-    """Print the plan; 1 when a planned stage would lose rows."""
-    config = CONFIGS / args.config if (CONFIGS / args.config).is_dir() else Path(args.config)
-    if not (args.tokens / "config.json").is_file():
-        raise InputError("is not a model folder: it holds no config.json", args.tokens)
-    if not config.is_dir():
-        raise InputError("is neither a folder of configs/ nor a folder", args.config)
-    data = mixture.data_root(args.data)
-    if not data.is_dir():
-        raise InputError("no such folder of AMT rows (python -m data_prep.build_amt makes it)", data)
-    mixtures_file = os.environ.get("AMT_MIXTURES") or (
-        config / "mixtures.yaml" if (config / "mixtures.yaml").is_file() else None
+def plan(options: Options, model: Path) -> int:
+    """Print the plan for the base model in this folder; 1 when a planned stage would lose rows."""
+    config, data = _folders(options, model)
+    own_mixtures = config / "mixtures.yaml"
+    mixtures = mixture.read_mixtures(
+        os.environ.get("AMT_MIXTURES") or (own_mixtures if own_mixtures.is_file() else None)
     )
-    mixtures = mixture.read_mixtures(mixtures_file)
-    processes = int(os.environ.get("NPROC_PER_NODE") or 1) * int(os.environ.get("NNODES") or 1)
-
-    stages = [args.stage] if args.stage else [name for name in ("stage1", "stage2") if name in mixtures.stages]
-    if args.stage:
-        mixtures.stage(args.stage)  # refused in one line where there is none
-    # An ablation of a stage is trained with that stage's configuration: stage2_mer with stage2.yaml.
-    settings = {stage: read_settings(config, args.settings or stage.split("_")[0], args.flags) for stage in stages}
-    draws = {stage: mixture.draw(mixtures, stage, data, args.size) for stage in stages}
-    if args.stage:
-        draws[args.stage].check()
+    stages: list[str] = [name for name in ("stage1", "stage2") if name in mixtures.stages]
+    if options.stage:
+        mixtures.stage(options.stage)  # refuses a name that is none
+        stages = [options.stage]
+    draws = {stage: mixture.draw(mixtures, stage, data, options.size) for stage in stages}
+    if options.stage:
+        draws[options.stage].check()
+    files = [] if options.stage else sorted(data.glob("*.*.*.jsonl"))
+    if not files and not options.stage:
+        raise InputError("holds no row files (<dataset>.<task>.<split>.jsonl)", data)
 
     os.environ.setdefault("LOG_LEVEL", "ERROR")  # ms-swift tells every setting otherwise
+    # An ablation of a stage is trained with that stage's configuration: stage2_mer with stage2.yaml.
+    names = {stage: options.settings or stage.split("_")[0] for stage in stages}
+    settings = {stage: read_settings(config, name, options.flags) for stage, name in names.items()}
+    report = _measured(options, model, data, files, draws, settings)
+    if options.report:
+        write_json(options.report / "lengths.json", report)
+    return int(any(stage["over"] for stage in report["stages"].values()))
+
+
+def _folders(options: Options, model: Path) -> tuple[Path, Path]:
+    """The folders of the configuration and of the rows; `InputError` where they or the model's are not there."""
+    config = CONFIGS / options.config if (CONFIGS / options.config).is_dir() else Path(options.config)
+    if not (model / "config.json").is_file():
+        raise InputError("is not a model folder: it holds no config.json", model)
+    if not config.is_dir():
+        raise InputError("is neither a folder of configs/ nor a folder", options.config)
+    data = mixture.data_root(options.data)
+    if not data.is_dir():
+        raise InputError("no such folder of AMT rows (python -m data_prep.build_amt makes it)", data)
+    return config, data
+
+
+def _measured(
+    options: Options,
+    model: Path,
+    data: Path,
+    files: list[Path],
+    draws: dict[str, mixture.Plan],
+    settings: dict[str, dict[str, Any]],
+) -> dict:
+    """Measure the row files and the draws, printing a line for each; lengths.json."""
     from swift_plugins.dataset import media_root
 
     root = media_root(data)
-    meter = Meter(args.tokens, settings[stages[0]])
-    report: dict = {"model": str(args.tokens), "max_length": meter.limit, "channels": {}, "stages": {}}
+    meter = Meter(model, next(iter(settings.values())))
+    report: dict = {"model": str(model), "max_length": meter.limit, "channels": {}, "stages": {}}
     print(f"{'channel':<26}{'rows':>8}{'p50':>8}{'p95':>8}{'max':>8}{'visual':>8}   over {meter.limit:,}")
-
-    lengths: dict[tuple[str, str], tuple[int, int]] = {}
-    if not args.stage:
-        files = sorted(data.glob("*.*.*.jsonl"))
-        if not files:
-            raise InputError("holds no row files (<dataset>.<task>.<split>.jsonl)", data)
-        for path in files:
-            rows = [row for _, row in read_rows(path)]
-            measured = meter.measure(rows, root)
-            if path.name.endswith(".train.jsonl"):
-                lengths |= {
-                    (row["channel"], row["id"]): pair
-                    for row, *pair in zip(rows, measured.total, measured.visual, strict=True)
-                }
-            if rows:
-                _line(path.name.removesuffix(".jsonl"), measured, meter.limit, report["channels"])
-
-    lost = 0
+    known: dict[tuple[str, str], tuple[int, int]] = {}  # channel and id → length and its visual part
+    for path in files:
+        rows = [row for _, row in read_rows(path)]
+        measured = meter.measure(rows, root)
+        if path.name.endswith(".train.jsonl"):
+            known |= _by_row(rows, measured)
+        if rows:
+            _print_channel(path.name.removesuffix(".jsonl"), measured, meter.limit, report["channels"])
     for stage, drawn in draws.items():
         try:
             drawn.check()
@@ -221,32 +236,26 @@ def plan(args: argparse.Namespace) -> int:
             print(f"{stage}: cannot be planned: {error}")
             continue
         rows = drawn.rows
+        unknown = [row for row in rows if (row["channel"], row["id"]) not in known]
+        known |= _by_row(unknown, meter.measure(unknown, root))
+        lengths = [known[row["channel"], row["id"]] for row in rows]
         limit = settings[stage]["max_length"] or meter.limit
-        unknown = [row for row in rows if (row["channel"], row["id"]) not in lengths]
-        measured = meter.measure(unknown, root)
-        for row, total, visual in zip(unknown, measured.total, measured.visual, strict=True):
-            lengths[row["channel"], row["id"]] = (total, visual)
-        if args.stage:
-            groups = defaultdict(list)
-            for row in rows:
-                groups[row["channel"]].append(lengths[row["channel"], row["id"]])
-            for channel, pairs in sorted(groups.items()):
-                _line(f"{channel} in {stage}", Lengths(*np.array(pairs).T), limit, report["channels"])
-        over = int(sum(lengths[row["channel"], row["id"]][0] > limit for row in rows))
-        tokens = int(sum(lengths[row["channel"], row["id"]][0] for row in rows))
-        count = steps(len(rows), settings[stage], processes)
-        lost += over
-        report["stages"][stage] = {"samples": len(rows), "tokens": tokens, "steps": count, "over": over}
-        print(
-            f"{stage}: {len(rows):,} samples, {tokens:,} tokens an epoch, {count:,} steps on {processes} process"
-            f"{'es' if processes > 1 else ''}, {over:,} rows over max_length {limit:,}"
-        )
-    if args.report:
-        write_json(args.report / "lengths.json", report)
-    return int(lost > 0)
+        if options.stage:
+            channels = defaultdict(list)
+            for row, pair in zip(rows, lengths, strict=True):
+                channels[row["channel"]].append(pair)
+            for channel, pairs in sorted(channels.items()):
+                _print_channel(f"{channel} in {stage}", Lengths(*np.array(pairs).T), limit, report["channels"])
+        report["stages"][stage] = _print_stage(stage, [total for total, _ in lengths], limit, settings[stage])
+    return report
 
 
-def _line(name: str, lengths: Lengths, limit: int, report: dict) -> None:
+def _by_row(rows: list[dict], measured: Lengths) -> dict[tuple[str, str], tuple[int, int]]:
+    pairs = zip(measured.total.tolist(), measured.visual.tolist(), strict=True)
+    return {(row["channel"], row["id"]): pair for row, pair in zip(rows, pairs, strict=True)}
+
+
+def _print_channel(name: str, lengths: Lengths, limit: int, report: dict) -> None:
     numbers = lengths.as_json(limit)
     report[name] = numbers
     print(
@@ -254,3 +263,18 @@ def _line(name: str, lengths: Lengths, limit: int, report: dict) -> None:
         f"{numbers['visual_max']:>8,}   {numbers['over']:,}",
         flush=True,
     )
+
+
+def _print_stage(stage: str, lengths: list[int], limit: int, settings: dict[str, Any]) -> dict:
+    processes = int(os.environ.get("NPROC_PER_NODE") or 1) * int(os.environ.get("NNODES") or 1)
+    numbers = {
+        "samples": len(lengths),
+        "tokens": sum(lengths),
+        "steps": steps(len(lengths), settings, processes),
+        "over": sum(length > limit for length in lengths),
+    }
+    print(
+        f"{stage}: {numbers['samples']:,} samples, {numbers['tokens']:,} tokens an epoch, {numbers['steps']:,} steps "
+        f"on {processes} process{'es' if processes > 1 else ''}, {numbers['over']:,} rows over max_length {limit:,}"
+    )
+    return numbers

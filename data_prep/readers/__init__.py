@@ -2,8 +2,10 @@
 
 A reader is a module with `read(root, split, faults) -> Iterator[Sample]`. It may say which tasks its samples are for
 (`TASKS`, default: all that a sample has a gold answer for) and whether their rows show the peak frame instead of the
-clip (`PEAK_FRAMES`). To add one: write it, add its line here, its label set in `swift_plugins/tasks/` and its channels
-in configs/mixtures.yaml.
+clip (`PEAK_FRAMES`). The doctor uses what else it has: `count(samples, faults)` → name → number and, to compare with,
+`PUBLISHED` (split → name → number), `own_data(splits)` (split → why it is no part of the published dataset),
+`durations(root, split)` (sample id → seconds), `known_bad_clips(split)` (sample id → path). To add one: write it, add
+its line here, its label set in `swift_plugins/tasks/` and its channels in configs/mixtures.yaml.
 """
 
 from __future__ import annotations
