@@ -16,15 +16,6 @@ from tests.conftest import ROOT
 from tests.test_frames import write_clip
 
 
-@pytest.fixture(autouse=True)
-def same_environment():
-    """ms-swift notes in the environment what it reads."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A picture, a clip, and rows of three kinds, one of them long."""
