@@ -25,7 +25,7 @@ import aiohttp
 from aiohttp import web
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from swift_plugins.chat_client import Journal, Question, Server, ask, check
+from swift_plugins.chat_client import AnswerJournal, Question, Server, ask, check
 
 REPLY = {
     "id": "x",
@@ -90,9 +90,9 @@ def measure_ours(url: str, args: argparse.Namespace, picture: str) -> tuple[floa
     check(target)
     chat = messages(picture)
     questions = [Question(f"{n:024}", chat, {"seed": n}, {"id": n}) for n in range(args.requests)]
-    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "j.jsonl", resume=False) as journal:
+    with tempfile.TemporaryDirectory() as folder, AnswerJournal(Path(folder) / "j.jsonl", resume=False) as journal:
         started, before = time.perf_counter(), cpu()
-        left = ask(target, questions, journal, concurrency=args.concurrency, desc="eri_client")
+        left = ask(target, questions, journal, concurrency=args.concurrency, desc="chat_client")
         seconds, used = time.perf_counter() - started, cpu() - before
         assert not left and len(journal.answers) == args.requests
     return seconds, used
@@ -133,7 +133,7 @@ def main() -> None:
     )
     ceiling = args.concurrency / args.delay
     with server(args.delay) as url:
-        for name, run in (("eri_client", measure_ours), ("bare aiohttp", measure_bare)):
+        for name, run in (("chat_client", measure_ours), ("bare aiohttp", measure_bare)):
             for size in (0, args.picture):
                 seconds, used = run(url, args, "data:image/jpeg;base64," + "A" * (size * 4 // 3) if size else "")
                 rate = args.requests / seconds

@@ -4,47 +4,45 @@ Used by `data_prep.eri` (clues, reasons) and by the LLM judge of `compute_result
 
     server = Server("judge", url, model, key=api_key("judge"), timeout=300.0)
     check(server)                                   # InputError in one line: wrong URL, wrong model, wrong key
-    with Journal(folder / "judge.jsonl", resume=True) as journal:
+    with AnswerJournal(folder / "judge.jsonl", resume=True) as journal:
         questions = [Question(key=fingerprint(id, prompt), messages=[{"role": "user", "content": prompt}],
                               params={"temperature": 0.0, "max_tokens": 64, "seed": 0}, about={"id": id})]
         unanswered = ask(server, questions, journal, concurrency=16, desc="judge")
         text = journal.answers[questions[0].key].text
         journal.totals()["judge"]                   # requests, answers, failures by kind, tokens
 
-The journal is append-only JSON lines, one flushed line per answer and per failure, so a SIGKILL loses only what was
-in flight; a key that it answers is never asked again. The API key comes from the environment (`api_key`) and is
-removed from everything that is written or raised.
+Retries, back-off, Retry-After and the connections are the openai client's. By hand is what it does not do: nothing is
+asked twice, in this run or a later one; failures are counted and journaled; a run that cannot succeed ends early. The
+API key comes from the environment (`api_key`) and is removed from everything that is written or raised.
 """
 
 from __future__ import annotations
 
 import asyncio
-import email.utils
-import fcntl
+import contextvars
 import hashlib
+import itertools
 import json
-import math
 import os
-import random
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 import httpx2
 import openai
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tqdm import tqdm
 
 from swift_plugins.files import InputError
+from swift_plugins.journal import Journal
 
-TRIES = 10  # requests per question; with the waits below a server that is away for three minutes loses nothing
-FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds; doubled after each failure, at most a quarter shorter by jitter
-LONGEST_RETRY_AFTER = 900.0  # seconds; a server that wants more is left alone until --resume
+RETRIES = 29  # per question; the client waits 0.5 s, doubled up to 8 s: a server away for three minutes loses nothing
 SHOWN_MODELS = 8
+PART_OF_KEY = 8  # characters; as much of a key is a secret, and shorter keys (`EMPTY`, `x`) are placeholders
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +63,21 @@ class Server:
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
     def redact(self, text: str) -> str:
-        """`text` without the API key. Keys under 8 characters (`EMPTY`, `x`) are placeholders, not secrets."""
-        return text.replace(self.key, "[key]") if len(self.key) >= 8 else text
+        """`text` without the API key and without any part of it from `PART_OF_KEY` characters on."""
+        starts = range(len(self.key) - PART_OF_KEY + 1)
+        parts = {self.key[start : start + PART_OF_KEY] for start in starts}
+        if not any(part in text for part in parts):
+            return text
+        secret = bytearray(len(text))
+        for start in range(len(text) - PART_OF_KEY + 1):
+            if text[start : start + PART_OF_KEY] in parts:
+                secret[start : start + PART_OF_KEY] = bytes([1]) * PART_OF_KEY
+        runs = itertools.groupby(zip(text, secret, strict=True), key=lambda pair: pair[1])
+        return "".join("[key]" if hidden else "".join(character for character, _ in run) for hidden, run in runs)
+
+    def short(self, text: str) -> str:
+        """The beginning of `text` on one line, for journals and messages; the key is removed before the cut."""
+        return " ".join(self.redact(text).split())[:200]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +95,10 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back: the text, why it ended (`stop`, `length`, …), and the question's `about`."""
+    """What came back: the text, and why it ended (`stop`, `length`, …)."""
 
     text: str
     finish: str
-    about: dict
 
 
 def api_key(name: str) -> str:
@@ -106,63 +116,55 @@ def fingerprint(*parts: object) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 
-class Journal:
-    """Append-only record of every answer and every failure, locked against a second run.
+class _Line(BaseModel):
+    """A line of the journal: what failed, or an answer with its tokens [in, out], null where the server counts none."""
+
+    model_config = ConfigDict(strict=True)
+
+    server: str
+    about: dict
+    failure: str | None = None
+    key: str = ""
+    text: str = ""
+    finish: str = ""
+    tokens: list[int] | None = Field(None, min_length=2, max_length=2)
+
+
+class AnswerJournal(Journal):
+    """Every answer and every failure, locked against a second run.
 
     answers: key → `Answer`; `loaded` of them come from earlier runs. Raises `InputError` when the file exists and
-    `resume` is false, when another run holds it, or when a line other than a torn last one is not ours.
+    `resume` is false, when another run holds it, or when a line other than a cut-off last one is not ours.
     """
 
     def __init__(self, path: str | os.PathLike, resume: bool):
-        self.path = Path(path)
+        super().__init__(path, resume=resume)
         self.answers: dict[str, Answer] = {}
         self._totals: dict[str, Counter] = {}
-        if self.path.exists() and self.path.stat().st_size and not resume:
-            raise InputError("holds answers of an earlier run: go on with --resume, or choose another folder", path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a+b")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._file.close()
-            raise InputError("another run is writing to this file", path) from None
-        self._load()
+        for file, number, record in self.records():
+            try:
+                self._count(_Line.model_validate(record))
+            except ValidationError as error:
+                key = ".".join(map(str, error.errors()[0]["loc"]))
+                raise InputError(f"is not a line of this journal ({key})", file, number) from None
         self.loaded = len(self.answers)
 
-    def _load(self) -> None:
-        self._file.seek(0)
-        whole = 0
-        for number, line in enumerate(self._file, 1):
-            if not line.endswith(b"\n"):
-                self._file.truncate(whole)  # the write that SIGKILL cut off
-                break
-            whole += len(line)
-            try:
-                record = json.loads(line)
-                self._count(record)
-            except (ValueError, KeyError, TypeError, AttributeError):
-                raise InputError("is not a line of this journal", self.path, number) from None
-        self._file.seek(0, os.SEEK_END)
-
-    def _count(self, record: dict) -> None:
-        total = self._totals.setdefault(record["server"], Counter())
-        if "failure" in record:
-            total[f"failure {record['failure']}"] += 1
+    def _count(self, line: _Line) -> None:
+        total = self._totals.setdefault(line.server, Counter())
+        if line.failure is not None:
+            total[f"failure {line.failure}"] += 1
             return
-        self.answers[record["key"]] = Answer(record["text"], record["finish"], record["about"])
+        self.answers[line.key] = Answer(line.text, line.finish)
+        tokens_in, tokens_out = line.tokens or (0, 0)
         total["answers"] += 1
-        tokens = record["tokens"]
-        if tokens is None:
-            total["answers_without_usage"] += 1
-        else:
-            total["tokens_in"] += tokens[0]
-            total["tokens_out"] += tokens[1]
+        total["answers_without_usage"] += line.tokens is None
+        total["tokens_in"] += tokens_in
+        total["tokens_out"] += tokens_out
 
     def append(self, record: dict) -> None:
-        """Count one record and write it as one line, flushed to the operating system."""
-        self._count(record)
-        self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
+        """Count one record and write it as one line."""
+        self._count(_Line.model_validate(record))
+        super().append(record)
 
     def totals(self) -> dict[str, dict]:
         """Per server, over this and all earlier runs of the journal: requests (answered or failed), answers,
@@ -170,32 +172,9 @@ class Journal:
         result = {}
         for name, total in self._totals.items():
             failures = {key.split(" ", 1)[1]: n for key, n in sorted(total.items()) if key.startswith("failure ")}
-            result[name] = {
-                "requests": total["answers"] + sum(failures.values()),
-                "answers": total["answers"],
-                "failures": failures,
-                "tokens_in": total["tokens_in"],
-                "tokens_out": total["tokens_out"],
-                "answers_without_usage": total["answers_without_usage"],
-            }
+            plain = {key: total[key] for key in ("answers", "tokens_in", "tokens_out", "answers_without_usage")}
+            result[name] = {"requests": total["answers"] + sum(failures.values()), "failures": failures} | plain
         return result
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class _Failure(Exception):
-    """One request that brought no answer: its kind, one line of detail, and what to do next."""
-
-    def __init__(self, kind: str, detail: str, wait: float | None = None, retry: bool = True, fatal: bool = False):
-        super().__init__(f"{kind}: {detail}")
-        self.kind, self.detail, self.wait, self.retry, self.fatal = kind, detail, wait, retry, fatal
 
 
 class _Stop(Exception):
@@ -207,44 +186,44 @@ def check(server: Server) -> None:
 
     Servers without a model list are asked for a single token instead.
     """
-    if urlsplit(server.url).scheme not in ("http", "https") or not urlsplit(server.url).netloc:
-        raise InputError(f"the {server.name} URL must look like http://host:port/v1, not {server.shown_url!r}")
     try:
-        asyncio.run(_check(server))
-    except _Failure as failure:
-        hint = " (should the URL end in /v1?)" if not server.url.rstrip("/").endswith("/v1") else ""
+        parts = urlsplit(server.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:  # a wrong port raises
+            raise ValueError
+        models = asyncio.run(_models(server))
+    except (ValueError, httpx2.InvalidURL):
+        raise InputError(f"the {server.name} URL must look like http://host:port/v1") from None
+    except openai.OpenAIError as error:
+        failure = _failure(server, error)
+        hint = "" if server.url.rstrip("/").endswith("/v1") else " (should the URL end in /v1?)"
         if failure.kind == "key_refused":
             hint = f" (set EMOVERSE_{server.name.upper()}_API_KEY or OPENAI_API_KEY)"
-        raise InputError(
-            server.redact(f"no {server.name} model can be asked there: {failure}{hint}"), server.shown_url
-        ) from None
-
-
-async def _check(server: Server) -> None:
-    async with _client(server) as client:
-        for attempt in range(3):
-            try:
-                reply = await _request(client.get("/models", cast_to=httpx2.Response), 20.0)
-                models = [model["id"] for model in reply["data"]]
-                break
-            except (KeyError, TypeError):
-                raise _Failure("not_openai", "the answer to GET /models is no model list") from None
-            except _Failure as failure:
-                if failure.kind == "not_found":  # hosted gateways without a list: one token tells as much
-                    await _ask_once(client, server, [{"role": "user", "content": "Hello"}], {"max_tokens": 1})
-                    return
-                if failure.kind not in ("rate_limited", "server_error") or attempt == 2:
-                    raise
-                await asyncio.sleep(min(failure.wait or 2.0, 10.0))
-    if not any(model == server.model or model.endswith("/" + server.model) for model in models):
-        known = ", ".join(models[:SHOWN_MODELS]) + (", …" if len(models) > SHOWN_MODELS else "")
+        raise InputError(f"no {server.name} model can be asked there: {failure}{hint}", server.shown_url) from None
+    if models is not None and not any(name == server.model or name.endswith("/" + server.model) for name in models):
+        known = server.redact(", ".join(models[:SHOWN_MODELS])) + (", …" if len(models) > SHOWN_MODELS else "")
         raise InputError(f"serves no model {server.model!r}, but: {known or 'none'}", server.shown_url)
+
+
+async def _models(server: Server) -> list[str] | None:
+    """What GET /models lists; None where there is no list, but an answer to a question of one token."""
+    async with _client(server) as client:
+        quick = client.with_options(max_retries=2, timeout=20.0)
+        try:
+            response = await quick.get("/models", cast_to=httpx2.Response)
+        except openai.APIStatusError as error:
+            if _failure(server, error).kind != "not_found":
+                raise
+            hello = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1, "model": server.model}
+            # Under the timeout of an answer: the first token of a gateway may wait for the model to load.
+            await client.with_options(max_retries=2).post("/chat/completions", body=hello, cast_to=httpx2.Response)
+            return None
+    return response.extensions["reply"]["models"]
 
 
 def ask(
     server: Server,
     questions: Iterable[Question],
-    journal: Journal,
+    journal: AnswerJournal,
     *,
     concurrency: int = 16,
     then: Callable[[Question, Answer], Question | None] | None = None,
@@ -254,9 +233,9 @@ def ask(
 
     `then` looks at an answer, a journaled one too, and may return a follow-up question (the same one with another
     seed). Transient failures (429, 5xx, closed or refused connections, timeouts, HTML, an answer without choices)
-    are retried with doubling waits, or after the time that Retry-After names, during which nobody asks. Raises
-    `InputError` when going on is pointless: key refused, model gone, every request refused as malformed, or a
-    server that has answered nothing while a question used up its tries. The journal then holds all that came back.
+    are retried with doubling waits, or after the time that Retry-After names (up to two minutes). Raises `InputError`
+    when going on is pointless: key refused, model gone, every request refused as malformed, or a server that has
+    answered nothing while a question was given up. The journal then holds all that came back.
     """
     questions = list({question.key: question for question in questions}.values())
     seconds = 0.2 if sys.stderr.isatty() else 15.0  # a log file needs no smooth bar
@@ -265,15 +244,17 @@ def ask(
             return asyncio.run(_Run(server, journal, then, bar).all(questions, concurrency))
         except _Stop as stop:
             message = f"the {server.name} server was given up: {stop}; all answers are kept, go on with --resume"
-            raise InputError(server.redact(message), server.shown_url) from None
+            raise InputError(message, server.shown_url) from None
+
+
+_ABOUT: contextvars.ContextVar[dict] = contextvars.ContextVar("about")  # of the question that a worker is asking
 
 
 class _Run:
     """The state that the workers of one `ask` share."""
 
-    def __init__(self, server: Server, journal: Journal, then: Callable | None, bar: tqdm):
+    def __init__(self, server: Server, journal: AnswerJournal, then: Callable | None, bar: tqdm):
         self.server, self.journal, self.then, self.bar = server, journal, then, bar
-        self.open_at = 0.0  # nobody sends before this moment (Retry-After)
         self.last_answer = 0.0
         self.refused_in_a_row = 0
         self.failures: Counter = Counter()
@@ -281,7 +262,7 @@ class _Run:
 
     async def all(self, questions: list[Question], concurrency: int) -> list[Question]:
         queue = iter(questions)
-        async with _client(self.server) as client:
+        async with _client(self.server, self._failed) as client:
             workers = [asyncio.create_task(self._worker(client, queue)) for _ in range(concurrency)]
             try:
                 await asyncio.gather(*workers)
@@ -296,9 +277,7 @@ class _Run:
             follow_up: Question | None = question
             while follow_up is not None:
                 question = follow_up
-                answer = self.journal.answers.get(question.key)
-                if answer is None:
-                    answer = await self._answer(client, question)
+                answer = self.journal.answers.get(question.key) or await self._answer(client, question)
                 if answer is None:
                     self.unanswered.append(question)
                     break
@@ -311,150 +290,140 @@ class _Run:
             messages = await asyncio.to_thread(messages)
         if messages is None:
             return None
-        started = asked = time.monotonic()
-        tries, wait = 0, FIRST_WAIT
-        while True:
-            while (delay := self.open_at - time.monotonic()) > 0:
-                await asyncio.sleep(delay + random.uniform(0, 0.2))  # not all at the same instant
-            last_asked, asked = asked, time.monotonic()
-            try:
-                record = await _ask_once(client, self.server, messages, question.params)
-            except _Failure as failure:
-                self._failed(question, failure)
-                if not failure.retry:
-                    return None
-                # A full server that goes on answering others is no reason to give this question up.
-                tries += failure.kind != "rate_limited" or self.last_answer < last_asked
-                if tries == TRIES and self.last_answer < started:
-                    seconds = time.monotonic() - started
-                    raise _Stop(f"no answer in {TRIES} tries over {seconds:.0f} s, the last {failure}") from None
-                if tries == TRIES:
-                    return None
-                self.open_at = max(self.open_at, time.monotonic() + (failure.wait or 0.0))
-                if failure.wait is None:
-                    await asyncio.sleep(wait * random.uniform(0.75, 1.0))
-                wait = min(2 * wait, LONGEST_WAIT)
-                continue
-            self.last_answer = time.monotonic()
-            self.refused_in_a_row = 0
-            record = {"server": self.server.name, "key": question.key, "about": question.about, **record}
-            record["text"] = self.server.redact(record["text"])
-            self.journal.append(record)
-            return self.journal.answers[question.key]
+        _ABOUT.set(question.about)
+        started = time.monotonic()
+        body = {"model": self.server.model, "messages": messages, **question.params}
+        try:
+            # Not chat.completions.create: its check of every message part against type hints takes half of the CPU.
+            response = await client.post("/chat/completions", body=body, cast_to=httpx2.Response)
+        except openai.OpenAIError as error:
+            self._give_up(error, started)
+            return None
+        self.last_answer = time.monotonic()
+        self.refused_in_a_row = 0
+        about = {"server": self.server.name, "key": question.key, "about": question.about}
+        self.journal.append(about | response.extensions["reply"])
+        return self.journal.answers[question.key]
 
-    def _failed(self, question: Question, failure: _Failure) -> None:
+    def _failed(self, failure: _Failure) -> None:
+        """Count and journal a request that brought no answer, be it tried again or not."""
         self.failures[failure.kind] += 1
         self.bar.set_postfix(dict(self.failures.most_common(4)), refresh=False)
-        detail = self.server.redact(failure.detail)
-        self.journal.append(
-            {"server": self.server.name, "failure": failure.kind, "detail": detail, "about": question.about}
-        )
-        self.refused_in_a_row += failure.kind == "bad_request"
-        if failure.fatal or self.refused_in_a_row >= 10:
+        line = {"server": self.server.name, "failure": failure.kind, "detail": failure.detail, "about": _ABOUT.get()}
+        self.journal.append(line)
+
+    def _give_up(self, error: openai.OpenAIError, started: float) -> None:
+        """Raise `_Stop` where other questions will fare no better than this one, which the client has given up."""
+        failure = _failure(self.server, error)
+        refused = failure.kind == "bad_request"
+        self.refused_in_a_row += refused
+        if failure.kind in ("key_refused", "not_found") or self.refused_in_a_row >= 10:
             raise _Stop(str(failure))
-        if (failure.wait or 0.0) > LONGEST_RETRY_AFTER:
-            raise _Stop(f"it asks to wait {failure.wait:.0f} s")
+        if not refused and self.last_answer < started:
+            tries = int(error.request.headers.get("x-stainless-retry-count", 0)) + 1
+            raise _Stop(f"no answer in {tries} tries over {time.monotonic() - started:.0f} s, the last {failure}")
 
 
-def _client(server: Server) -> openai.AsyncOpenAI:
+# One request
+
+
+class _Failure(httpx2.RequestError):
+    """One request that brought no answer: its kind and one line of detail. The client retries a `RequestError`."""
+
+    def __init__(self, kind: str, detail: str):
+        super().__init__(f"{kind}: {detail}")
+        self.kind, self.detail = kind, detail
+
+
+class _HttpClient(openai.DefaultAioHttpClient):
+    """Looks at each request of the openai client, the retried ones too, which the client itself does not do: it counts
+    none, takes a page of HTML or an answer without choices for an answer, and its timeouts start again with every byte.
+
+    The aiohttp transport takes 30 % less CPU per request than the default one, see benchmarks.
+    """
+
+    def __init__(self, server: Server, failed: Callable[[_Failure], None]):
+        super().__init__()
+        self.server, self.failed = server, failed
+
+    async def send(self, request: httpx2.Request, **options) -> httpx2.Response:
+        """The response, its JSON under `extensions["reply"]`, an answer's as the journal holds it."""
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(request.extensions["timeout"]["read"]):
+                response = await super().send(request, **options)
+            if response.is_success:
+                reply = _read_reply(self.server, response)
+                if request.method == "POST":
+                    reply |= {"seconds": round(time.monotonic() - started, 3)}
+                response.extensions["reply"] = reply
+                return response
+        except _Failure as failure:
+            self.failed(failure)
+            raise
+        except (httpx2.RequestError, aiohttp.ClientError, OSError) as error:
+            broken = _connection_failure(self.server, error)
+            self.failed(broken)
+            raise broken from None
+        self.failed(_status_failure(self.server, response))
+        return response
+
+
+def _client(server: Server, failed: Callable[[_Failure], None] = lambda failure: None) -> openai.AsyncOpenAI:
+    http = _HttpClient(server, failed)
     return openai.AsyncOpenAI(
-        base_url=server.url,
-        api_key=server.key,
-        max_retries=0,  # the client's own retries are neither counted nor shared between workers
-        timeout=server.timeout,
-        http_client=openai.DefaultAioHttpClient(),  # 30 % less CPU per request than the default, see benchmarks
+        base_url=server.url, api_key=server.key, max_retries=RETRIES, timeout=server.timeout, http_client=http
     )
 
 
-async def _ask_once(client: openai.AsyncOpenAI, server: Server, messages: list[dict], params: dict) -> dict:
-    """One request: `{"text", "finish", "tokens": [in, out] | None, "seconds"}`; raises `_Failure`."""
-    started = time.monotonic()
-    body = {"model": server.model, "messages": messages, **params}
-    # Not chat.completions.create: its check of every message part against type hints takes half of the client's CPU.
-    reply = await _request(client.post("/chat/completions", body=body, cast_to=httpx2.Response), server.timeout)
-    if not isinstance(reply, dict) or not isinstance(choices := reply.get("choices"), list) or not choices:
-        raise _Failure("no_choices", _short(json.dumps(reply)))
+def _read_reply(server: Server, response: httpx2.Response) -> dict:
+    """{"models"} of a model list, {"text", "finish", "tokens": [in, out] | None} of an answer; raises `_Failure`."""
     try:
-        text = choices[0]["message"].get("content")
-        finish = choices[0].get("finish_reason")
+        reply = json.loads(response.content)
+    except (ValueError, RecursionError):
+        raise _Failure("not_json", server.short(response.text)) from None
+    if response.request.method == "GET":
+        try:
+            return {"models": [str(model["id"]) for model in reply["data"]]}
+        except (KeyError, TypeError):
+            raise _Failure("not_openai", "the answer to GET /models is no model list") from None
+    if not isinstance(reply, dict) or not isinstance(choices := reply.get("choices"), list) or not choices:
+        raise _Failure("no_choices", server.short(response.text))
+    try:
+        text = choices[0]["message"].get("content") or ""
+        finish = str(choices[0].get("finish_reason") or "")
         usage = reply.get("usage")
         tokens = [int(usage["prompt_tokens"]), int(usage["completion_tokens"])] if usage else None
-    except (KeyError, TypeError, AttributeError, ValueError):
-        raise _Failure("not_openai", _short(json.dumps(reply))) from None
-    if not isinstance(text, str | None):
-        raise _Failure("not_openai", _short(json.dumps(reply)))
-    return {
-        "text": (text or "").encode("utf-8", "replace").decode(),  # JSON can hold half characters, UTF-8 cannot
-        "finish": str(finish or ""),
-        "tokens": tokens,
-        "seconds": round(time.monotonic() - started, 3),
-    }
+        # JSON can hold half characters, UTF-8 cannot
+        text, finish = (server.redact(part.encode("utf-8", "replace").decode()) for part in (text, finish))
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
+        raise _Failure("not_openai", server.short(response.text)) from None
+    return {"text": text, "finish": finish[:40], "tokens": tokens}
 
 
-async def _request(call, timeout: float) -> object:
-    """Await one call of the openai client and decode its JSON; every way to fail becomes a `_Failure`.
-
-    The timeout covers the whole request: the HTTP client's own ones start again with every byte.
-    """
-    try:
-        async with asyncio.timeout(timeout):
-            response = await call
-        body = response.text
-    except openai.APIStatusError as error:
-        raise _status_failure(error) from None
-    except (openai.APIConnectionError, aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise _connection_failure(error) from None
-    except openai.OpenAIError as error:
-        raise _Failure("not_openai", _short(str(error))) from None
-    try:
-        return json.loads(body)
-    except ValueError:
-        raise _Failure("not_json", _short(body)) from None
+_STATUS = {401: "key_refused", 403: "key_refused", 404: "not_found", 405: "not_found", 429: "rate_limited"}
+_STATUS |= {408: "timeout", 409: "timeout"}
 
 
-def _status_failure(error: openai.APIStatusError) -> _Failure:
-    status, detail = error.status_code, _short(f"{error.status_code} {error.message}")
-    if status == 429:
-        return _Failure("rate_limited", detail, _retry_after(error))
-    if status in (408, 409) or status >= 500:
-        return _Failure("server_error" if status >= 500 else "timeout", detail, _retry_after(error))
-    if status in (401, 403):
-        return _Failure("key_refused", detail, retry=False, fatal=True)
-    if status in (404, 405):
-        return _Failure("not_found", detail, retry=False, fatal=True)
-    return _Failure("bad_request", detail, retry=False)
+def _status_failure(server: Server, response: httpx2.Response) -> _Failure:
+    status = response.status_code
+    kind = _STATUS.get(status, "server_error" if status >= 500 else "bad_request")
+    wait = f" (Retry-After: {response.headers['retry-after']})" if "retry-after" in response.headers else ""
+    return _Failure(kind, server.short(f"{status}{wait} {response.text}"))
 
 
-def _connection_failure(error: BaseException) -> _Failure:
-    cause: BaseException | None = error
-    while cause is not None:  # the transport's own class tells more than the wrapper around it
-        if isinstance(cause, aiohttp.ClientConnectorError):
-            return _Failure("connect", _short(str(cause)))
-        if isinstance(cause, aiohttp.ServerTimeoutError):
-            return _Failure("timeout", "no answer in time")
-        if isinstance(cause, aiohttp.ClientPayloadError | aiohttp.ClientConnectionError | aiohttp.ClientResponseError):
-            return _Failure("closed_mid_answer", _short(str(cause)))
-        last, cause = cause, cause.__cause__
-    if isinstance(last, TimeoutError) or isinstance(error, openai.APITimeoutError | TimeoutError):
+def _connection_failure(server: Server, error: Exception) -> _Failure:
+    if isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError):
         return _Failure("timeout", "no answer in time")
-    return _Failure("connect", _short(str(last)))
+    cause = error.__cause__ or error  # the transport's own class tells more than the wrapper around it
+    closed = isinstance(cause, aiohttp.ClientError) and not isinstance(cause, aiohttp.ClientConnectorError)
+    return _Failure("closed_mid_answer" if closed else "connect", server.short(str(cause)))
 
 
-def _retry_after(error: openai.APIStatusError) -> float | None:
-    """Seconds that the server asks to wait: `retry-after-ms`, or Retry-After as seconds or as an HTTP date."""
-    headers = error.response.headers
-    try:
-        if "retry-after-ms" in headers:
-            seconds = float(headers["retry-after-ms"]) / 1000
-        else:
-            seconds = float(headers.get("retry-after", "nan"))
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time()
-        except (KeyError, TypeError, ValueError):
-            return None
-    return None if math.isnan(seconds) else max(seconds, 0.0)
-
-
-def _short(text: str) -> str:
-    return " ".join(text.split())[:200]
+def _failure(server: Server, error: openai.OpenAIError) -> _Failure:
+    """Why the openai client gave a request up."""
+    if isinstance(error, openai.APIStatusError):
+        return _status_failure(server, error.response)
+    if isinstance(error.__cause__, _Failure):
+        return error.__cause__
+    return _Failure("not_openai", server.short(str(error)))

@@ -20,6 +20,7 @@ import socket
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 from swift_plugins.files import InputError
 
@@ -95,7 +96,7 @@ class Journal:
         if self._lock is not None:
             self._lock.close()
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

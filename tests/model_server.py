@@ -51,7 +51,8 @@ class ModelServer:
     """Runs in a thread. `fault(Asked)` names what goes wrong with a request, or None; `answer(Asked)` is the model.
 
     Faults: 429, 429-date, 429-bare, 500, 502-html, hang, close, cut, html, no-choices, no-choices-key, null-choices,
-    not-json, null, 400, 401, 404, slow, drip, echo-key, no-usage, length, surrogate.
+    not-json, null, 400, 401, 404, slow, drip, echo-key, echo-finish, no-usage, length, surrogate. `retry_after` is the
+    header of a 429, `echo` the part of the key that faults give back, `padding` what stands before it in an error.
     """
 
     def __init__(
@@ -61,7 +62,11 @@ class ModelServer:
         delay: float = 0.0,
         models: tuple[str, ...] | None = ("seer", "thinker"),
         port: int = 0,
+        retry_after: str = "1",
+        echo: slice = slice(None),
+        padding: str = "",
     ):
+        self.retry_after, self.echo, self.padding = retry_after, echo, padding
         self.fault, self.answer, self.delay, self.models, self.port = fault, answer, delay, models, port
         self.received: Counter = Counter()
         self.answered: Counter = Counter()
@@ -126,10 +131,15 @@ class ModelServer:
 
     async def _reply(self, request: web.Request, ask: Asked, key: tuple) -> web.StreamResponse:
         fault = self.fault(ask)
-        error = {"error": {"message": f"fault {fault}, your header was {request.headers.get('Authorization')}"}}
+        header = request.headers.get("Authorization", "")
+        header = f"Bearer {header.removeprefix('Bearer ')[self.echo]}"
+        error = {"error": {"message": f"fault {fault}, {self.padding}your header was {header}"}}
         page = "<html><body>Bad gateway</body></html>"
         if fault in ("429", "429-date", "429-bare"):
-            headers = {"429": {"Retry-After": "1"}, "429-date": {"Retry-After": "Sat, 01 Jan 2000 00:00:00 GMT"}}
+            headers = {
+                "429": {"Retry-After": self.retry_after},
+                "429-date": {"Retry-After": "Sat, 01 Jan 2000 00:00:00 GMT"},
+            }
             return web.json_response(error, status=429, headers=headers.get(fault))
         if fault == "429-hours":
             return web.json_response(error, status=429, headers={"Retry-After": "7200"})
@@ -158,11 +168,11 @@ class ModelServer:
             await asyncio.sleep(1.0)
         message = {"role": "assistant", "content": self.answer(ask)}
         if fault == "echo-key":
-            message["content"] += f" {request.headers.get('Authorization')}"
+            message["content"] += f" {header}"
         if fault == "surrogate":
             message["content"] += " half \ud83d"
         usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
-        finish = "length" if fault == "length" else "stop"
+        finish = {"length": "length", "echo-finish": header}.get(fault or "", "stop")
         reply = {"id": "x", "object": "chat.completion", "created": 0, "model": "m"}
         reply |= {"choices": [{"index": 0, "finish_reason": finish, "message": message}]}
         reply |= {} if fault == "no-usage" else {"usage": usage}

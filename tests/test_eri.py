@@ -1,4 +1,4 @@
-"""ERI data: two passes over real servers, faults of servers, quality rules, review, kill and resume."""
+"""ERI data: two passes over real servers, wrong input, rules and reviews in a run, kill and resume."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -20,21 +19,19 @@ import av
 import numpy as np
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep.eri import quality as eri_quality
+from data_prep.eri import clips as eri_clips
+from data_prep.eri import config as eri_config
 from data_prep.eri import review as eri_review
 from data_prep.eri import run as eri
-from swift_plugins import chat_client as eri_client
-from swift_plugins.chat_client import Journal, Question, Server, ask, check, fingerprint
+from swift_plugins.chat_client import AnswerJournal
 from swift_plugins.files import InputError
 from tests.model_server import KEY, ModelServer, clue_or_reason
+from tests.test_eri_review import records, write_review
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = yaml.safe_load((ROOT / "configs" / "eri.yaml").read_text(encoding="utf-8"))
-RULES = CONFIG["quality"]
 
 
 def draw_clip(path: Path, frames: int = 12) -> None:
@@ -59,6 +56,7 @@ def rows_of(folder: Path, number: int) -> Path:
             "channel": "mosei.mer",
             "query": f"well number {n} it is what they told me\n<emotion> Which emotion? Answer with one of: Happy.",
             "response": f"{label}.",
+            "facts": {"transcript": f"well number {n} it is what they told me", "dialogue": ""},
         }
         if n == 1:
             draw_clip(folder / "media" / "1.mp4")
@@ -94,31 +92,27 @@ def run(arguments: list[str], **env: str) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def records(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 @pytest.fixture
 def quick(monkeypatch):
     """Short waits between tries: what is tested is which requests are repeated, not for how long."""
-    monkeypatch.setattr(eri_client, "FIRST_WAIT", 0.02)
-    monkeypatch.setattr(eri_client, "LONGEST_WAIT", 0.1)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.02)
+    monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.1)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 
 # The whole pipeline
 
 
-def test_clues_and_reasons_of_every_clip(tmp_path):
+def test_clues_and_reasons_of_every_clip(tmp_path, quick, capsys):
     rows_of(tmp_path, 9)
     fer = {"id": "mosei/train/v003/0", "caption": "lips parted; brows knitted", "image": "peak.png", "frame": 2}
     Image.new("RGB", (2000, 1000)).save(tmp_path / "peak.png")
     nothing_moved = {**fer, "id": "mosei/train/v004/0", "caption": None}  # as data_prep.fer writes it
     (tmp_path / "fer.jsonl").write_text(json.dumps(fer) + "\n" + json.dumps(nothing_moved) + "\n")
     with ModelServer(delay=0.02) as server:
-        done = run(arguments(tmp_path, server.url, "--concurrency", "4", "--fer", str(tmp_path / "fer.jsonl")))
-    assert done.returncode == 0, done.stderr
-    assert "9 of 9 clips accepted" in done.stdout
+        options = arguments(tmp_path, server.url, "--concurrency", "4", "--fer", str(tmp_path / "fer.jsonl"))
+        assert eri.main(options) == 0
+    assert "9 of 9 clips accepted" in capsys.readouterr().out
     made = records(tmp_path / "out" / "eri.jsonl")
     assert [record["id"] for record in made] == [f"mosei/train/v{n:03}/0" for n in range(9)]
     assert made[0]["label"] == "happy" and "happy" in made[0]["reason"] and "number 0" in made[0]["reason"]
@@ -198,136 +192,6 @@ def test_one_server_after_the_other(tmp_path, quick, capsys):
         assert set(server.received.values()) == {1}
 
 
-# Faults of servers
-
-
-@pytest.mark.parametrize(
-    "fault, kind",
-    [
-        ("429", "rate_limited"),
-        ("429-date", "rate_limited"),
-        ("429-bare", "rate_limited"),
-        ("500", "server_error"),
-        ("502-html", "server_error"),
-        ("hang", "timeout"),
-        ("drip", "timeout"),
-        ("close", "closed_mid_answer"),
-        ("cut", "closed_mid_answer"),
-        ("html", "not_json"),
-        ("not-json", "not_json"),
-        ("null", "no_choices"),
-        ("no-choices", "no_choices"),
-        ("no-choices-key", "no_choices"),
-        ("null-choices", "no_choices"),
-    ],
-)
-def test_a_fault_is_counted_and_costs_one_more_request(tmp_path, quick, fault, kind):
-    with ModelServer(fault=lambda ask: fault if ask.nth == 1 and "2" in ask.text else None) as server:
-        target = Server("judge", server.url, "seer", KEY, timeout=1.0)
-        questions = [question(n) for n in range(4)]
-        with Journal(tmp_path / "j.jsonl", resume=False) as journal:
-            started = time.monotonic()
-            assert ask(target, questions, journal, concurrency=4) == []
-            totals = journal.totals()["judge"]
-    assert len(journal.answers) == 4 and totals["failures"] == {kind: 1} and totals["requests"] == 5
-    assert set(server.answered.values()) == {1}
-    if fault == "429":
-        assert time.monotonic() - started >= 1.0, "Retry-After was not honoured"
-
-
-def question(n: int, prompt: str = "What is number") -> Question:
-    text = f'{prompt} {n}? A person says: "x". The person\'s emotion: happy'
-    return Question(fingerprint(text), [{"role": "user", "content": text}], {"seed": 1}, {"id": n})
-
-
-def test_a_slow_answer_is_waited_for(tmp_path, quick):
-    with ModelServer(fault=lambda ask: "slow") as server:
-        with Journal(tmp_path / "j.jsonl", resume=False) as journal:
-            assert ask(Server("judge", server.url, "seer", KEY), [question(1)], journal) == []
-        assert sum(server.received.values()) == 1
-
-
-def test_a_server_that_is_away_for_a_while(tmp_path, quick, monkeypatch):
-    """It dies after five answers and comes back at the same address: nothing lost, no answer fetched twice."""
-    monkeypatch.setattr(eri_client, "LONGEST_WAIT", 1.0)
-    with ModelServer(delay=0.02) as first:
-        target, port = Server("judge", first.url, "seer", KEY, timeout=5.0), first.port
-        outcome = {}
-
-        def work():
-            with Journal(tmp_path / "j.jsonl", resume=False) as journal:
-                outcome["left"] = ask(target, [question(n) for n in range(40)], journal, concurrency=4)
-                outcome["totals"] = journal.totals()["judge"]
-
-        worker = threading.Thread(target=work)
-        worker.start()
-        while sum(first.answered.values()) < 5:
-            time.sleep(0.005)
-    time.sleep(1.0)
-    with ModelServer(port=port) as second:
-        worker.join(60)
-    assert outcome["left"] == [] and outcome["totals"]["answers"] == 40
-    assert outcome["totals"]["failures"].get("connect", 0) > 0
-    twice = [key for key in first.answered if key in second.answered]
-    assert len(twice) <= 4, "only what was on the way when it died may be asked again"
-
-
-def test_a_server_that_stays_away_ends_the_run_in_one_line(tmp_path, quick):
-    alive = [True]
-    with ModelServer(fault=lambda ask: None if alive[0] else "500") as server:
-        target = Server("judge", server.url, "seer", KEY)
-        with Journal(tmp_path / "j.jsonl", resume=False) as journal:
-            ask(target, [question(n) for n in range(3)], journal)
-            alive[0] = False
-            with pytest.raises(InputError, match=r"given up.*no answer in 10 tries.*--resume"):
-                ask(target, [question(n) for n in range(300)], journal, concurrency=8)
-            assert len(journal.answers) == 3
-        assert sum(server.received.values()) < 200, "300 questions were not tried one by one"
-
-
-def test_questions_that_the_server_refuses_stay_unanswered(tmp_path, quick):
-    with ModelServer(fault=lambda ask: "400" if "number 2?" in ask.text else None) as server:
-        target = Server("judge", server.url, "seer", KEY)
-        with Journal(tmp_path / "j.jsonl", resume=False) as journal:
-            left = ask(target, [question(n) for n in range(4)], journal)
-            assert [q.about["id"] for q in left] == [2]
-            assert journal.totals()["judge"]["failures"] == {"bad_request": 1}
-
-
-@pytest.mark.parametrize(
-    "fault, words", [("400", "bad_request"), ("401", "key_refused"), ("404", "not_found"), ("429-hours", "wait 7200 s")]
-)
-def test_a_run_that_cannot_succeed_stops_early(tmp_path, quick, fault, words):
-    with ModelServer(fault=lambda ask: fault) as server:
-        with Journal(tmp_path / "j.jsonl", resume=False) as journal, pytest.raises(InputError, match=words) as caught:
-            ask(Server("judge", server.url, "seer", KEY), [question(n) for n in range(500)], journal, concurrency=4)
-        assert KEY not in str(caught.value) and "\n" not in str(caught.value)
-        assert sum(server.received.values()) < 20
-
-
-def test_a_full_server_that_answers_others_loses_nothing(tmp_path, quick):
-    """One question is turned away fourteen times while others are answered: it is not given up."""
-    with (
-        ModelServer(fault=lambda ask: "429-bare" if ask.nth < 15 and "number 9?" in ask.text else None) as server,
-        Journal(tmp_path / "j.jsonl", resume=False) as journal,
-    ):
-        assert ask(Server("judge", server.url, "seer", KEY), [question(n) for n in range(600)], journal) == []
-        assert journal.totals()["judge"]["failures"] == {"rate_limited": 14}
-
-
-def test_an_odd_answer_is_kept_as_text(tmp_path, quick):
-    faults = {"number 0": "no-usage", "number 1": "surrogate", "number 2": "length"}
-    with (
-        ModelServer(fault=lambda ask: next((f for k, f in faults.items() if k in ask.text), None)) as server,
-        Journal(tmp_path / "j.jsonl", resume=False) as journal,
-    ):
-        assert ask(Server("judge", server.url, "seer", KEY), [question(n) for n in range(3)], journal) == []
-        totals = journal.totals()["judge"]
-    with Journal(tmp_path / "j.jsonl", resume=True) as journal:
-        assert journal.totals()["judge"] == totals and totals["answers_without_usage"] == 1
-        assert {answer.finish for answer in journal.answers.values()} == {"stop", "length"}
-
-
 # Wrong URL, model or key: one line before any work starts
 
 
@@ -363,12 +227,6 @@ def test_a_mistake_is_one_line_before_any_work(tmp_path, quick, option, value, w
         assert not server.received and not (tmp_path / "out").exists()
 
 
-def test_a_mistake_ends_with_status_2_and_no_traceback(tmp_path):
-    rows_of(tmp_path, 1)
-    done = run(arguments(tmp_path, f"http://127.0.0.1:{closed_port()}/v1"))
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stderr.startswith("error: http://127.0.0.1")
-
-
 def test_a_wrong_key_is_named_and_not_shown(tmp_path, quick, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "wrong-key-0123")
     rows_of(tmp_path, 1)
@@ -377,28 +235,21 @@ def test_a_wrong_key_is_named_and_not_shown(tmp_path, quick, monkeypatch):
     assert "wrong-key-0123" not in str(caught.value)
 
 
-def test_a_gateway_without_a_model_list_is_asked_for_one_token(quick):
-    with ModelServer(models=None, answer=lambda ask: "Hi") as server:
-        check(Server("judge", server.url, "anything", KEY))
-        assert sum(server.received.values()) == 1
-    with ModelServer(models=None, fault=lambda ask: "404") as server, pytest.raises(InputError, match="not_found"):
-        check(Server("judge", server.url, "anything", KEY))
-
-
-def test_password_and_query_of_a_url_are_not_written_down():
-    assert Server("judge", "http://me:secret@host:1/v1?key=secret", "m", "k").shown_url == "http://host:1/v1"
-    assert "k3y" not in repr(Server("judge", "http://host", "m", "k3y"))
-
-
 @pytest.mark.parametrize(
     "row, words",
     [
         ({"channel": "mosei.msa", "response": "Positive."}, "holds no emotion label"),
         ({"channel": "mosei"}, "is not a channel"),
         ({"response": "Joyous."}, "'Joyous.' is not an emotion of mosei"),
-        ({"query": "no identifier"}, "has no <emotion>"),
         ({"id": "mosei/train/v000/0"}, "duplicate id"),
-        ({"query": None, "id": "new"}, "has no <emotion>"),
+        ({"id": 7}, "id must be a text"),
+        ({"response": None}, "has no response"),
+        ({"facts": None}, r"has no facts\.transcript: build the rows again"),
+        ({"facts": {"dialogue": "x"}}, r"has no facts\.transcript: build the rows again"),
+        ({"facts": {"transcript": ["x"]}}, r"has no facts\.transcript: build the rows again"),
+        ({"facts": {"transcript": "half \ud800"}}, "transcript holds half a character"),
+        ({"images": "0.png"}, "must be lists of paths"),
+        ({"images": [{"bytes": "x"}]}, "must be lists of paths"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path, row, words):
@@ -406,28 +257,45 @@ def test_a_bad_row_is_named(tmp_path, row, words):
     good = records(file)[0]
     file.write_text(json.dumps(good) + "\n" + json.dumps(good | {"id": "other"} | row) + "\n")
     with pytest.raises(InputError, match=words) as caught:
-        eri.read_clips([file], tmp_path / "media", None, CONFIG)
+        eri_clips.read_clips([file], tmp_path / "media", None, eri_config.load())
     assert caught.value.row == 2
+
+
+@pytest.mark.parametrize(
+    "record, words",
+    [
+        ({"id": 7, "caption": "x"}, "id must be a text"),
+        ({"id": "a"}, "has no caption"),
+        ({"id": "a", "caption": 1}, "caption must be a text"),
+        ({"id": "a", "caption": None, "image": 1}, "image must be a text"),
+        ({"id": "a", "caption": None, "image": {"path": "x"}}, "image must be a text"),
+    ],
+)
+def test_a_bad_fer_record_is_named(tmp_path, record, words):
+    (tmp_path / "fer.jsonl").write_text(json.dumps(record) + "\n")
+    with pytest.raises(InputError, match=rf"fer\.jsonl:1: {words}"):
+        eri_clips.read_clips([rows_of(tmp_path, 1)], tmp_path / "media", tmp_path / "fer.jsonl", eri_config.load())
 
 
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"attempts": 0}, "at least 1"),
-        ({"attempts": "three"}, "attempts must be of type int"),
-        ({"attemps": 3}, "unknown key attemps"),
+        ({"attempts": 0}, "attempts: Input should be greater than 0"),
+        ({"attempts": "three"}, "attempts: Input should be a valid integer, not 'three'"),
+        ({"attemps": 3}, "attemps: unknown key"),
         ({"clues": {"system": "x", "user": "y {who}", "params": {}}}, "no field {who}"),
         ({"clues": {"system": "x", "user": "y {", "params": {}}}, "clues.user"),
-        ({"prices": {"m": {"input": 1}}}, "prices.m needs"),
-        ({"quality": RULES | {"refusal": ["("]}}, "quality.refusal"),
-        ({"quality": RULES | {"emotions": {"happy": [True]}}}, "quality.emotions.happy"),
+        ({"prices": {"m": {"input": 1}}}, "prices.m.output: missing key"),
+        ({"quality": CONFIG["quality"] | {"words": {"clues": [1, 2]}}}, "quality.words: missing key reason"),
+        ({"quality": CONFIG["quality"] | {"refusal": ["("]}}, "quality.refusal"),
+        ({"quality": CONFIG["quality"] | {"emotions": {"happy": [True]}}}, "quality.emotions.happy"),
     ],
 )
 def test_a_bad_config_is_named(tmp_path, change, words):
     file = tmp_path / "eri.yaml"
     file.write_text(yaml.safe_dump(CONFIG | change))
     with pytest.raises(InputError) as caught:
-        eri.read_config(file)
+        eri_config.load(file)
     assert words in str(caught.value)
 
 
@@ -453,10 +321,10 @@ def test_clips_without_a_usable_picture_are_kept_aside(tmp_path, quick):
 
 def test_frames_come_from_the_centres_of_equal_parts(tmp_path):
     draw_clip(tmp_path / "a.mp4", frames=12)
-    urls = eri.pictures(tmp_path / "a.mp4", frames=4, longest_side=896, jpeg_quality=95)
+    urls = eri_clips.pictures(tmp_path / "a.mp4", frames=4, longest_side=896, jpeg_quality=95)
     shades = [np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1])))).mean() for url in urls]
     assert shades == pytest.approx([n * 255 // 12 for n in (1, 4, 7, 9)], abs=6)
-    assert len(eri.pictures(tmp_path / "a.mp4", frames=40, longest_side=32, jpeg_quality=90)) == 12
+    assert len(eri_clips.pictures(tmp_path / "a.mp4", frames=40, longest_side=32, jpeg_quality=90)) == 12
 
 
 # Kill and resume
@@ -494,7 +362,7 @@ def test_killed_again_and_again_asks_nothing_twice(tmp_path, quick):
 def test_two_runs_on_one_folder_and_a_run_without_resume_are_refused(tmp_path, quick):
     rows_of(tmp_path, 2)
     with ModelServer() as server:
-        held = Journal(tmp_path / "out" / "journal.jsonl", resume=False)
+        held = AnswerJournal(tmp_path / "out" / "journal.jsonl", resume=False)
         with held, pytest.raises(InputError, match="another run is writing"):
             eri.main(arguments(tmp_path, server.url))
         assert eri.main(arguments(tmp_path, server.url)) == 0
@@ -511,135 +379,7 @@ def test_an_eri_file_made_elsewhere_is_not_overwritten(tmp_path, quick):
         eri.main(arguments(tmp_path, server.url))
 
 
-@pytest.fixture(scope="module")
-def journal_bytes(tmp_path_factory) -> bytes:
-    path = tmp_path_factory.mktemp("journal") / "j.jsonl"
-    with (
-        ModelServer(fault=lambda ask: "no-choices" if ask.nth == 1 and "3?" in ask.text else None) as server,
-        pytest.MonkeyPatch.context() as patch,
-        Journal(path, resume=False) as journal,
-    ):
-        patch.setattr(eri_client, "FIRST_WAIT", 0.01)
-        ask(Server("judge", server.url, "seer", KEY), [question(n, "Wie heißt ⌘") for n in range(6)], journal)
-    return path.read_bytes()
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(cut=st.floats(0, 1))
-def test_a_journal_cut_anywhere_keeps_its_whole_lines(tmp_path, journal_bytes, cut):
-    path = tmp_path / "cut.jsonl"
-    path.write_bytes(journal_bytes[: round(cut * len(journal_bytes))])
-    lines = path.read_bytes().count(b"\n")
-    with Journal(path, resume=True) as journal:
-        assert journal.totals().get("judge", {"requests": 0})["requests"] == lines
-    assert path.read_bytes().count(b"\n") == lines and path.read_bytes()[-1:] in (b"", b"\n")
-
-
-def test_a_journal_that_is_not_ours_is_named(tmp_path):
-    (tmp_path / "j.jsonl").write_text('{"a": 1}\n{"b": 2}\n')
-    with pytest.raises(InputError, match=r"j\.jsonl:1: is not a line of this journal"):
-        Journal(tmp_path / "j.jsonl", resume=True)
-
-
-# Quality rules
-
-PROMPT = CONFIG["reason"]["system"] + "\n" + CONFIG["reason"]["user"]
-
-
-@pytest.mark.parametrize(
-    "rule, label, text",
-    [
-        (None, "happy", "She is happy because she finally got the job that she wanted for so many years."),
-        (None, "joy", "He is delighted with the gift and cannot stop smiling at the people around him."),
-        # empty, short, long
-        ("empty", "happy", ""),
-        ("empty", "happy", " … -- !"),
-        ("too_short", "happy", "Because of the job."),
-        ("too_long", "happy", "She is happy with the job and the people. " * 20),
-        # refusals, and words that only look like one
-        ("refusal", "happy", "I'm sorry, but I can't help with that."),
-        ("refusal", "happy", "I’m sorry, I cannot identify people in pictures, so the emotion is unknown to me."),
-        ("refusal", "happy", "As an AI language model I do not feel, yet the person may be glad about the job."),
-        ("refusal", "happy", "It is not possible to determine the reason from the words that are given here."),
-        ("refusal", "happy", "Unfortunately I do not have enough information about the scene to give the reason."),
-        (None, "sadness", "She says 'I am sorry' because she regrets what she has done to her old friend."),
-        (None, "surprise", "'I cannot believe it', the man says, and the gift on the table has surprised him."),
-        # other languages
-        ("other_language", "happy", "La femme est heureuse parce qu'elle a enfin obtenu le travail tant voulu hier."),
-        ("other_language", "happy", "Die Frau freut sich, weil sie endlich die ersehnte Stelle bekommen hat."),
-        ("other_language", "happy", "La mujer está feliz porque por fin consiguió el trabajo que quería."),
-        ("other_language", "happy", "这位女士很高兴，因为她终于得到了她想要的工作。"),
-        ("other_language", "happy", "Она счастлива, потому что наконец получила работу, о которой мечтала."),
-        # the prompt given back
-        ("prompt_copy", "happy", "In two or three sentences, explain why the person feels this way. Draw on it."),
-        # another emotion asserted
-        ("contradiction", "happy", "The woman is clearly angry about what the others have said to her today."),
-        ("contradiction", "happy", "He feels a mix of happiness and fear about the things that are to come."),
-        ("contradiction", "neutral", "The emotion is anger, as the raised voice and the tense lips of the man show."),
-        ("contradiction", "sadness", "Emotion: anger. The raised voice and the tense lips of the man show it."),
-        ("contradiction", "surprise", "Her fear of the dog shows in the wide eyes and in the way she steps back."),
-        # another emotion negated, of somebody else, or of a thing
-        (None, "happy", "The woman feels joyful, not sad, since her friends came to see her today."),
-        (None, "joy", "The man doesn't look angry at all; he is delighted with the gift on the table."),
-        (None, "sadness", "She is sad because her father is angry with her and has left the room."),
-        (None, "happy", "It is a sad story but she enjoys telling it to the others around the table."),
-        (None, "neutral", "The person stays calm, without any anger or sadness in the face or the words."),
-        # a label that the table does not know contradicts nothing
-        (None, "nostalgia", "The woman is clearly angry about what the others have said to her today."),
-    ],
-)
-def test_quality_of_reasons(rule, label, text):
-    found = eri_quality.check("reason", text, "stop", PROMPT, label, RULES)
-    assert (found and found[0]) == rule, found
-
-
-def test_an_answer_that_was_cut_off_is_too_long():
-    text = "She is happy because she finally got the job that she wanted for so many"
-    assert eri_quality.check("reason", text, "length", PROMPT, "happy", RULES) == ("too_long", "cut off at max_tokens")
-
-
-@pytest.mark.parametrize(
-    "text, character, scene",
-    [
-        ("Character: a smile.\nScene: a kitchen.", "a smile.", "a kitchen."),
-        ("**Character:** a smile.\n\n**Scene:** a\nkitchen.", "a smile.", "a kitchen."),
-        ("Sure!\n- Character - a smile\n- Scene - a kitchen", "a smile", "a kitchen"),
-        ('```json\n{"Character": "a smile", "scene": "a kitchen"}\n```', "a smile", "a kitchen"),
-        ("CHARACTER: a smile. SCENE: a kitchen", "a smile.", "a kitchen"),
-    ],
-)
-def test_clues_are_found_in_the_forms_that_models_write(text, character, scene):
-    assert eri_quality.parse_clues(text) == {"character": character, "scene": scene}
-
-
-@pytest.mark.parametrize("text", ["", "a smile in a kitchen", "Character: a smile", '{"character": "a", "scene": ""}'])
-def test_clues_with_a_part_missing_are_malformed(text):
-    assert eri_quality.parse_clues(text) is None
-
-
-@settings(max_examples=150, deadline=None)
-@given(text=st.text(max_size=300) | st.text('{}":,characterscene \n*', max_size=80))
-def test_no_text_breaks_the_rules(text):
-    eri_quality.parse_clues(text)
-    for kind in ("clues", "reason"):
-        found = eri_quality.check(kind, text, "stop", PROMPT, "happy", RULES)
-        assert found is None or (found[0] in eri_quality.RULES and "\n" not in found[1])
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    texts=st.lists(st.lists(st.sampled_from("abcd"), max_size=14).map(" ".join), max_size=12),
-    similar=st.floats(0.3, 0.95),
-    length=st.integers(1, 3),
-)
-def test_near_duplicates_are_those_of_comparing_all_pairs(texts, similar, length):
-    named = [(str(n), text) for n, text in enumerate(texts)]
-    runs = {name: eri_quality._runs(eri_quality.words(text), length) for name, text in named}
-    kept, expected = [], set()
-    for name, _ in named:
-        alike = [k for k in kept if len(runs[k] & runs[name]) > similar * len(runs[k] | runs[name])]
-        expected.add(name) if alike else kept.append(name)
-    assert set(eri_quality.near_duplicates(named, length, similar)) == expected
+# Rules and duplicates in a run
 
 
 def test_a_broken_rule_is_asked_again_with_another_seed_then_kept_aside(tmp_path, quick):
@@ -705,121 +445,6 @@ def test_cost_is_known_where_a_price_is(tmp_path, quick):
 # Review
 
 
-def record(name: str, reason: str = "a reason", **more: object) -> dict:
-    clues = {"character": "c", "scene": "s"}
-    return {"id": name, "reason": reason, "clues": clues, "label": "happy", **more}
-
-
-REJECTED = {"rejected": {"pass": "reason", "rule": "contradiction", "detail": "…"}}
-
-
-def write_review(path: Path, rows: list[dict]) -> Path:
-    if path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    else:
-        with path.open("w", encoding="utf-8-sig", newline="") as file:
-            sheet = csv.DictWriter(file, ["id", "decision", "reason"], delimiter=";" if "semi" in path.name else ",")
-            sheet.writeheader()
-            sheet.writerows(rows)
-    return path
-
-
-@pytest.mark.parametrize("name", ["review.csv", "semicolons.csv", "review.jsonl"])
-def test_accept_reject_edit(tmp_path, name):
-    made = [record("a"), record("b"), record("c", "a third"), record("d", **REJECTED), record("e", "", **REJECTED)]
-    decisions = [
-        {"id": "a", "decision": "reject", "reason": ""},
-        {"id": "b", "decision": "", "reason": "a reason"},
-        {"id": "c", "decision": "Edit", "reason": "better, “said”\nanew; so"},
-        {"id": "d", "decision": "accept", "reason": ""},
-        {"id": "e", "decision": "edit", "reason": "written by hand"},
-    ]
-    review = write_review(tmp_path / name, decisions)
-    after = {r["id"]: r for r in eri_review.apply_review(made, review)}
-    assert [name for name, r in after.items() if "rejected" not in r] == ["b", "c", "d", "e"]
-    assert after["c"]["reason"] == "better, “said” anew; so" and after["c"]["model_reason"] == "a third"
-    assert after["a"]["rejected"]["rule"] == "reviewer" and after["d"]["overruled"]["rule"] == "contradiction"
-    assert list(after.values()) == eri_review.apply_review(after.values(), review), "twice is once"
-    undone = write_review(tmp_path / "blank.csv", [{"id": n, "decision": "", "reason": ""} for n in "abcde"])
-    assert eri_review.apply_review(after.values(), undone) == made
-
-
-@pytest.mark.parametrize(
-    "row, words",
-    [
-        ({"id": "zz", "decision": "accept"}, "no record has the id zz"),
-        ({"id": "a", "decision": "maybe"}, "'maybe' is not accept"),
-        ({"id": "a", "decision": "edit", "reason": " "}, "an edit needs the new reason"),
-        ({"id": "a", "decision": "", "reason": "changed text"}, "write edit as its decision"),
-        ({"id": "a", "decision": "accept", "reason": "changed text"}, "write edit as its decision"),
-        ({"id": "e", "decision": "accept", "reason": ""}, "no reason to accept"),
-        ({"id": "", "decision": "accept"}, "has no id"),
-        ({"id": "b", "decision": "accept"}, "b comes twice"),
-    ],
-)
-@pytest.mark.parametrize("name", ["review.csv", "review.jsonl"])
-def test_a_bad_review_is_named(tmp_path, name, row, words):
-    review = write_review(tmp_path / name, [{"id": "b", "decision": "accept"}, row])
-    with pytest.raises(InputError, match=words) as caught:
-        eri_review.apply_review([record("a"), record("b"), record("e", "", **REJECTED)], review)
-    assert caught.value.row == (3 if name == "review.csv" else 2)
-
-
-@pytest.mark.parametrize(
-    "row, words",
-    [
-        ({"id": "a", "decision": "accept", "reason": 7}, "an edit needs"),
-        ({"id": "a", "decision": ["accept"]}, "is not accept"),
-        ({"id": 5, "decision": "accept"}, "has no id"),
-        ({"decision": "accept"}, "has no id"),
-    ],
-)
-def test_a_review_line_of_other_types_is_named(tmp_path, row, words):
-    with pytest.raises(InputError, match=words):
-        eri_review.read_review(write_review(tmp_path / "review.jsonl", [row]))
-
-
-@pytest.mark.parametrize(
-    "content, words",
-    [
-        (b"id,reason\na,b\n", "has no column decision"),
-        (b"", "has no column id"),
-        (b"id,decision,reason\na,accept\n", "more or fewer fields"),
-        (b"id,decision,reason\na,accept,b,c\n", "more or fewer fields"),
-        (b'id,decision,reason\na,accept,"b\n', "is not CSV"),
-        (b"id,decision\n\xff\xfe,accept\n", "is not UTF-8"),
-    ],
-)
-def test_a_broken_review_sheet_is_named(tmp_path, content, words):
-    (tmp_path / "r.csv").write_bytes(content)
-    with pytest.raises(InputError, match=words):
-        eri_review.read_review(tmp_path / "r.csv")
-    with pytest.raises(InputError, match=r"\.csv or a \.jsonl"):
-        eri_review.read_review(tmp_path / "r.xlsx")
-
-
-TEXTS = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=40).filter(str.strip)
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(reasons=st.lists(TEXTS, min_size=1, max_size=5), edited=TEXTS)
-def test_the_sheet_that_is_written_is_read_back(tmp_path, reasons, edited):
-    made = [record(f"id,{n};", " ".join(reason.split()) or "x") for n, reason in enumerate(reasons)]
-    seen = {r["id"]: {"transcript": r["reason"], "media": "m.png"} for r in made}
-    path = tmp_path / "review.csv"
-    path.unlink(missing_ok=True)
-    assert eri_review.write_sheet(path, made, seen) and not eri_review.write_sheet(path, made, seen)
-    assert eri_review.apply_review(made, path) == made, "an untouched sheet changes nothing"
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
-    rows[0] |= {"decision": "edit", "reason": edited}
-    with path.open("w", encoding="utf-8", newline="") as file:
-        sheet = csv.DictWriter(file, rows[0])
-        sheet.writeheader()
-        sheet.writerows(rows)
-    assert eri_review.apply_review(made, path)[0]["reason"] == " ".join(edited.split())
-
-
 def test_a_review_of_other_clips_is_refused_before_any_work(tmp_path, quick):
     rows_of(tmp_path, 2)
     review = write_review(tmp_path / "r.csv", [{"id": "mosei/train/other/0", "decision": "reject", "reason": ""}])
@@ -843,28 +468,3 @@ def test_review_of_a_finished_run_asks_nobody(tmp_path, quick):
     assert json.loads((out / "report.json").read_text())["reviewed"] == {"edit": 1, "reject": 1}
     assert [r["id"] for r in eri_review.read_eri([out / "eri.jsonl"], review)] == [sheet[0]["id"], sheet[2]["id"]]
     assert len(eri_review.read_eri([out / "eri.jsonl"], write_review(tmp_path / "none.csv", []))) == 3
-
-
-def test_the_builder_takes_a_review(project, world, tmp_path):
-    eri_file = world / "mosei" / "eri.jsonl"
-    first, second = [record for record in records(eri_file) if record["id"].startswith("mosei/train/")][:2]
-    decisions = [
-        {"id": first["id"], "decision": "reject", "reason": ""},
-        {"id": second["id"], "decision": "edit", "reason": "A reason by hand."},
-    ]
-    command = ["-m", "data_prep.build_amt", "--mosei", world / "mosei", "--split", "train"]
-    review = write_review(tmp_path / "review.csv", decisions)
-    assert project(*command, "--out", tmp_path / "before").returncode == 0
-    done = project(*command, "--out", tmp_path / "after", "--review", review)
-    assert done.returncode == 0, done.stderr
-    before, after = (records(tmp_path / name / "mosei.eri.train.jsonl") for name in ("before", "after"))
-    expected = [
-        row | ({"response": "A reason by hand."} if row["id"] == second["id"] else {})
-        for row in before
-        if row["id"] != first["id"]
-    ]
-    assert after == expected
-    review = write_review(tmp_path / "wrong.csv", [{"id": "mosei/train/none/0", "decision": "accept", "reason": ""}])
-    done = project(*command, "--out", tmp_path / "wrong", "--review", review)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "wrong.csv:2: no record has the id" in done.stderr
-    assert not (tmp_path / "wrong").exists()

@@ -1,6 +1,7 @@
 """Quality control of ERI answers: which rule of configs/eri.yaml an answer breaks. Pure functions of texts.
 
-Used by `data_prep.eri`; `RULES` lists the rules in the order in which they are applied.
+Used by `data_prep.eri`; `RULES` lists the rules in the order in which they are applied. Answers come from outside, so
+every reader here takes time in proportion to the length of the text: no pattern has a repetition within another one.
 """
 
 from __future__ import annotations
@@ -10,48 +11,47 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-RULES = (
-    "empty",
-    "refusal",
-    "too_short",
-    "too_long",
-    "other_language",
-    "malformed",
-    "prompt_copy",
-    "contradiction",
-    "near_duplicate",
-)
+from data_prep.eri.config import Quality
+
+RULES = ("empty", "refusal", "too_short", "too_long", "other_language", "malformed", "prompt_copy", "contradiction")
+RULES += ("near_duplicate",)
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
-_CLUES = re.compile(
-    r"\bcharacter\b[\s*_`\"]*[:\-–][\s*_`]*(.+?)[\s*_`#\-]*\bscene\b[\s*_`\"]*[:\-–][\s*_`]*(.+)", re.I | re.S
-)
+_LABELS = {part: re.compile(rf"\b{part}\b[\s*_`\"]*[:\-–]", re.I) for part in ("character", "scene")}
 
-# Who is or shows what: a verb or noun that asserts a state, then degree words only, then the emotion.
-_STATE = (
-    r"(?:feel|feels|feeling|felt|is|are|was|were|am|be|been|being|'s|’s|'re|’re|'m|’m|seem|seems|seemed|look|looks|looked|"
-    r"looking|appear|appears|appeared|sound|sounds|become|becomes|became|becoming|get|gets|getting|remain|remains|"
-    r"show|shows|showing|express|expresses|expressing|convey|conveys|conveying|display|displays|displaying|radiates?|"
-    r"reveals?|indicates?|indicating|suggests?|suggesting|experience|experiences|experiencing|reflects?|reflecting|"
-    r"filled with|full of|out of|overcome with|emotion|emotions|mood|feelings?|expression|state|sense|label|"
-    r"his|her|their|my|your|person's|person’s|speaker's|speaker’s|character's|character’s)"
-)
-_DEGREE = (
-    r"(?:\w+ly|very|quite|so|too|rather|somewhat|more|most|a|an|the|bit|little|lot|of|and|or|both|also|just|still|now|"
-    r"to be|be|as|is|mixed|deep|strong|intense|great|much|some|growing|obvious|evident|sense|feeling|feelings|emotion|"
-    r"emotions|mix|mixture|state|signs|look|expression)"
-)
-_NEGATION = re.compile(
-    r"\b(?:not|no|never|without|hardly|neither|nor|lacks?|lacking|absence of|rather than|instead of|no longer|"
-    r"\w+n['’]t|free of|nothing)\b(?:\W+\w+){0,3}\W*$",
-    re.I,
-)
-_THING = re.compile(r"\b(?:it|this|that|there|which|what|story|news|song|music|film|movie)\W*$", re.I)
-_CIRCUMSTANCE = re.compile(
-    r"\b(?:because|since|as|when|whenever|after|although|though|but|while|who|whose|whom|that|if|about|how)\b", re.I
-)
+
+def _listed(text: str) -> frozenset[str]:
+    """What stands between the commas."""
+    return frozenset(" ".join(part.split()) for part in text.split(","))
+
+
+# Who is or shows what: a verb or noun that asserts a state, then at most six degree words, then the emotion.
+_STATE = _listed("""
+    feel, feels, feeling, felt, is, are, was, were, am, be, been, being, 's, 're, 'm, seem, seems, seemed, look,
+    looks, looked, looking, appear, appears, appeared, sound, sounds, become, becomes, became, becoming, get,
+    gets, getting, remain, remains, show, shows, showing, express, expresses, expressing, convey, conveys,
+    conveying, display, displays, displaying, radiate, radiates, reveal, reveals, indicate, indicates, indicating,
+    suggest, suggests, suggesting, experience, experiences, experiencing, reflect, reflects, reflecting, filled
+    with, full of, out of, overcome with, emotion, emotions, mood, feelings, expression, state, sense, label,
+    person's, speaker's, character's, his, her, their, my, your
+""")
+_DEGREE = _listed("""
+    very, quite, so, too, rather, somewhat, more, most, a, an, the, bit, little, lot, of, and, or, both, also,
+    just, still, now, to be, be, as, is, mixed, deep, strong, intense, great, much, some, growing, obvious,
+    evident, sense, feeling, feelings, emotion, emotions, mix, mixture, state, signs, look, expression
+""")
+_NEGATION = _listed("""
+    not, no, never, without, hardly, neither, nor, lack, lacks, lacking, absence of, rather than, instead of, free
+    of, nothing
+""")
+_THING = _listed("it, this, that, there, which, what, story, news, song, music, film, movie")
+_CIRCUMSTANCE = _listed("""
+    because, since, as, when, whenever, after, although, though, but, while, who, whose, whom, that, if, about,
+    how
+""")
+_AFTER_STATE, _AFTER_DEGREE = re.compile(r'[:=]?[\s*"]+'), re.compile(r',?[\s*"]+')
 
 
 def words(text: str) -> list[str]:
@@ -65,33 +65,38 @@ def parse_clues(text: str) -> dict[str, str] | None:
     if 0 <= start < end:
         try:
             found = {str(key).lower(): value for key, value in json.loads(text[start : end + 1]).items()}
-            pair = {key: found[key].strip() for key in ("character", "scene")}
+            pair = {key: found[key].strip() for key in _LABELS}
             return pair if all(pair.values()) else None
         except (ValueError, KeyError, AttributeError, RecursionError):
             pass
-    match = _CLUES.search(text)
-    if match is None:
+    first = _LABELS["character"].search(text)
+    second = first and _LABELS["scene"].search(text, first.end())
+    if not second:
         return None
-    character, scene = (" ".join(part.split()).strip(' *_`#"') for part in match.groups())
+    between, after = text[first.end() : second.start()], text[second.end() :]
+    character = " ".join(between.split()).rstrip(" *_`#-").strip(' *_`#"')  # without the mark-up of the second label
+    scene = " ".join(after.split()).strip(' *_`#"')
     return {"character": character, "scene": scene} if character and scene else None
 
 
-def check(kind: str, text: str, finish: str, prompt: str, label: str, rules: dict) -> tuple[str, str] | None:
+def check(kind: str, text: str, finish: str, prompt: str, label: str, rules: Quality) -> tuple[str, str] | None:
     """The first rule that an answer breaks, with one line of detail, or None when it keeps all of them.
 
     kind: `clues` or `reason`. finish: the server's finish_reason. prompt: everything the model was told, pictures
     aside. label: the clip's emotion. rules: `quality` of configs/eri.yaml. `near_duplicate` compares answers with one
     another and is found by `near_duplicates`.
     """
-    found = words(text)
+    if len(text) > rules.most_characters:  # before all else: what follows need not read novels
+        return "too_long", f"{len(text)} characters, more than {rules.most_characters}"
     if not any(character.isalnum() for character in text):
         return "empty", "no words"
     plain = text.replace("’", "'")
-    for pattern in rules["refusal"]:
+    for pattern in rules.refusal:
         if match := re.search(pattern, plain, re.I | re.S):
             return "refusal", _quote(match.group())
-    fewest, most = rules["words"][kind]
-    foreign = _foreign(text, found, rules["language"])
+    found = words(text)
+    fewest, most = rules.words[kind]
+    foreign = _foreign(text, found, rules)
     if len(found) < fewest and not foreign:  # scripts without spaces have few "words"
         return "too_short", f"{len(found)} words, fewer than {fewest}"
     if len(found) > most or finish == "length":
@@ -100,22 +105,23 @@ def check(kind: str, text: str, finish: str, prompt: str, label: str, rules: dic
         return "other_language", foreign
     if kind == "clues" and parse_clues(text) is None:
         return "malformed", "no line for character, or none for scene"
-    share = _copied(found, words(prompt), rules["prompt_copy"]["words"])
-    if share > rules["prompt_copy"]["most_share"]:
+    share = _copied(found, words(prompt), rules.prompt_copy.words)
+    if share > rules.prompt_copy.most_share:
         return "prompt_copy", f"{share:.0%} of it stands in the prompt"
-    if other := contradiction(text, label, rules["emotions"]):
+    if other := contradiction(text, label, rules.emotions):
         return "contradiction", f"says {_quote(other)}, the label is {label}"
     return None
 
 
-def _foreign(text: str, found: list[str], rule: dict) -> str | None:
+def _foreign(text: str, found: list[str], rules: Quality) -> str | None:
+    """Why the text is not in English, or None."""
     letters = [character for character in text if character.isalpha()]
     foreign = sum(not unicodedata.name(character, "").startswith("LATIN") for character in letters)
-    if foreign > rule["most_foreign_letters"] * len(letters):
+    if foreign > rules.language.most_foreign_letters * len(letters):
         return f"{foreign} of {len(letters)} letters are not Latin"
-    known = set(rule["function_words"])
+    known = set(rules.language.function_words)
     share = sum(word in known for word in found) / max(len(found), 1)
-    if len(found) >= 8 and share < rule["least_function_words"]:
+    if len(found) >= 8 and share < rules.language.least_function_words:
         return f"{share:.0%} common English words"
     return None
 
@@ -130,13 +136,6 @@ def _copied(answer: list[str], prompt: list[str], length: int) -> float:
     return len(runs & _runs(prompt, length)) / len(runs)
 
 
-@functools.cache
-def _assertion(emotion_words: tuple[str, ...], all_words: tuple[str, ...]) -> re.Pattern:
-    between = rf"(?:[\s*\"]+(?:{_DEGREE}|{'|'.join(map(re.escape, all_words))})\b,?){{0,6}}"
-    state = rf"(?:(?<![\w'’]){_STATE}|(?<=\w)['’](?:s|re|m))"
-    return re.compile(rf"{state}\b[:=]?{between}[\s*\"]+({'|'.join(map(re.escape, emotion_words))})\b", re.I)
-
-
 def contradiction(text: str, label: str, emotions: dict[str, Sequence[str]]) -> str | None:
     """The phrase that asserts another emotion than the label's, or None.
 
@@ -148,24 +147,64 @@ def contradiction(text: str, label: str, emotions: dict[str, Sequence[str]]) -> 
     own = next((name for name, names in emotions.items() if label == name or label in names), None)
     if own is None:
         return None
-    every = tuple(word for names in emotions.values() for word in names)
-    others = tuple(word for name, names in emotions.items() if name != own for word in names)
-    own_pattern = _assertion(tuple(emotions[own]), every)
+    named = {name: frozenset(map(str.lower, names)) for name, names in emotions.items()}
+    every = frozenset().union(*named.values())
+    others = frozenset().union(*(names for name, names in named.items() if name != own))
     own_said = False
-    for sentence in re.split(r"(?<=[.!?;])\s+|\n+", text):
-        own_at = next((m.start() for m in own_pattern.finditer(sentence) if not _negated(sentence, m)), None)
-        own_said = own_said or own_at is not None
-        for match in _assertion(others, every).finditer(sentence):
-            if _negated(sentence, match) or _THING.search(sentence[: match.start()]):
-                continue
-            if own_said and _CIRCUMSTANCE.search(sentence[: match.start()]):
-                continue
-            return " ".join(match.group().split())
+    for part in re.split(r"(?<=[.!?;])\s+|\n+", text):
+        sentence = _Sentence(part, every)
+        own_said = own_said or any(not sentence.negates(*found) for found in sentence.asserted(named[own]))
+        told = next((place for place, word in enumerate(sentence.words) if word in _CIRCUMSTANCE), len(part))
+        for state, emotion in sentence.asserted(others):
+            of_a_thing = state > 0 and sentence.words[state - 1] in _THING
+            if not (sentence.negates(state, emotion) or of_a_thing or (own_said and told < state)):
+                return sentence.phrase(state, emotion)
     return None
 
 
-def _negated(sentence: str, match: re.Match) -> bool:
-    return bool(_NEGATION.search(sentence[: match.start()]) or _NEGATION.search(sentence[: match.start(1)]))
+class _Sentence:
+    """The words of a sentence; those of `_STATE`, `_DEGREE` … and emotions with a blank in them are one word."""
+
+    def __init__(self, text: str, emotions: frozenset[str]):
+        self.text, self.emotions = text, emotions
+        self.found = list(_tokens(emotions).finditer(text))
+        self.words = [match.group().lower().replace("’", "'") for match in self.found]
+
+    def asserted(self, targets: frozenset[str]) -> Iterator[tuple[int, int]]:
+        """(place of the state, place of the emotion) in `words` of every "is very happy" with an emotion of targets."""
+        free = 0
+        for state, word in enumerate(self.words):
+            start = self.found[state].start()
+            if state < free or word not in _STATE or self.text[start - 1 : start] in ("'", "’"):
+                continue
+            last, gap = None, _AFTER_STATE
+            for place in range(state + 1, min(state + 8, len(self.words))):
+                word = self.words[place]
+                if not gap.fullmatch(self.text, self.found[place - 1].end(), self.found[place].start()):
+                    break
+                last = place if word in targets else last
+                if word not in self.emotions and word not in _DEGREE and not re.fullmatch(r"\w+ly", word):
+                    break
+                gap = _AFTER_DEGREE
+            if last is not None:
+                free = last + 1
+                yield state, last
+
+    def negates(self, *places: int) -> bool:
+        """Whether a negation stands before one of these words, with at most three words between."""
+        before = (word for place in places for word in self.words[max(place - 4, 0) : place])
+        return any(word in _NEGATION or word.endswith("n't") for word in before)
+
+    def phrase(self, first: int, last: int) -> str:
+        """The text from one word to another, on one line."""
+        return " ".join(self.text[self.found[first].start() : self.found[last].end()].split())
+
+
+@functools.cache
+def _tokens(emotions: frozenset[str]) -> re.Pattern:
+    phrases = [word for word in (*_STATE, *_DEGREE, *_NEGATION, *emotions) if not re.fullmatch(r"'?\w+", word)]
+    together = "|".join(map(re.escape, sorted(phrases, key=len, reverse=True))).replace("'", "['’]")
+    return re.compile(rf"\b(?:{together})\b|\w+n['’]t\b|['’](?:s|re|m)\b|\w+", re.I)
 
 
 def near_duplicates(texts: Iterable[tuple[str, str]], length: int, most_similar: float) -> dict[str, str]:

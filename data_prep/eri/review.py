@@ -14,10 +14,37 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from swift_plugins.files import InputError, atomic_open, read_rows
 
 DECISIONS = ("", "accept", "reject", "edit")
 SHEET = ("id", "decision", "reason", "label", "transcript", "character", "scene", "rejected", "media")
+
+
+class Rejected(BaseModel):
+    """Which rule of which pass keeps a record aside; clues that broke one stand beside it as `answer`."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    rule: str
+    detail: str
+    kind: str = Field(alias="pass")
+
+
+class EriRecord(BaseModel):
+    """The types of what is read from an eri.jsonl or rejected.jsonl; further keys are kept as they are."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    id: str
+    reason: str
+    clues: dict[str, str] | None
+    label: str
+    review: str = ""
+    model_reason: str = ""
+    rejected: Rejected = Field(None)  # may be absent, never null
+    overruled: Rejected = Field(None)
 
 
 def read_review(file: str | Path) -> dict[str, tuple[str, str, int]]:
@@ -113,26 +140,37 @@ def _as_made(record: dict) -> dict:
     return record
 
 
+def read_records(files: Iterable[Path]) -> list[dict]:
+    """The records of eri.jsonl and rejected.jsonl files.
+
+    Raises `InputError` for a record that lacks id, reason, clues or label, for a value of another type, and for an id
+    that comes twice.
+    """
+    records: dict[str, dict] = {}
+    for path in files:
+        for number, record in read_rows(path):
+            try:
+                EriRecord.model_validate(record)
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                key, lacks = ".".join(map(str, first["loc"])), first["type"] == "missing"
+                raise InputError(f"has no {key}" if lacks else f"{key}: {first['msg']}", path, number) from None
+            if record["id"] in records:
+                raise InputError(f"duplicate id {record['id']}", path, number)
+            records[record["id"]] = record
+    return list(records.values())
+
+
 def read_eri(files: Iterable[str | Path], review: str | Path | None = None) -> list[dict]:
     """The records of eri.jsonl files that training may use; with `review`, after it.
 
     A review may bring back what quality control kept aside, so a rejected.jsonl beside a file is read, too. Raises
-    `InputError` for a record without id, reason, clues or label, and for an id that comes twice.
+    `InputError` as `read_records` and `apply_review` do.
     """
-    records: dict[str, dict] = {}
-    files = [Path(file) for file in files]
-    aside = [file.with_name("rejected.jsonl") for file in files] if review else []
-    for path in [*files, *(file for file in aside if file.exists())]:
-        for number, record in read_rows(path):
-            if lacks := [key for key in ("id", "reason", "clues", "label") if key not in record]:
-                raise InputError(f"has no {lacks[0]}", path, number)
-            if not isinstance(record["id"], str) or not isinstance(record["reason"], str):
-                raise InputError("id and reason must be texts", path, number)
-            if record["id"] in records:
-                raise InputError(f"duplicate id {record['id']}", path, number)
-            records[record["id"]] = record
-    result = apply_review(records.values(), review) if review else list(records.values())
-    return [record for record in result if "rejected" not in record]
+    paths = [Path(file) for file in files]
+    aside = [path.with_name("rejected.jsonl") for path in paths] if review else []
+    records = read_records([*paths, *(path for path in aside if path.exists())])
+    return [r for r in (apply_review(records, review) if review else records) if "rejected" not in r]
 
 
 def write_sheet(path: Path, records: Iterable[dict], seen: dict[str, dict], untouched: str = "") -> str:
