@@ -157,7 +157,7 @@ def write_csv(path: Path, *rows: dict[str, float]) -> None:
         (["--without-common", "active"], "happy", {"AU04": 3, "AU45": 5}, ["AU04"], None),
         ([], None, {"AU04": 3, "AU12": 0.9, "AU45": 5}, ["AU04", "AU12"], None),  # neutral: whatever is active
         ([], None, {"AU04": 0.7}, [], "no_active_aus"),
-        (["--with-blink"], None, {"AU45": 5}, ["AU45"], None),
+        (["--aus", "all"], None, {"AU45": 5}, ["AU45"], None),
         ([], "anger", {"AU04": 0.8, "AU12": 5, "AU23": 0.79}, ["AU04"], None),  # the threshold, inclusive
     ],
 )

@@ -114,7 +114,7 @@ def test_expected_peaks(shared, project):
         else:
             with pytest.raises(OpenFaceError):
                 find_peak(faces, aus)
-    done = project("-m", "data_prep.peak_frame", folder / "fe22_full_842f.csv", "--with-blink")
+    done = project("-m", "data_prep.peak_frame", folder / "fe22_full_842f.csv", "--aus", "all")
     assert json.loads(done.stdout) == {"peak_frame": 290, "face_id": 0, "score": 7.93}
     done = project("-m", "data_prep.peak_frame", folder / "fe22_no_face.csv")
     assert done.returncode == 0 and json.loads(done.stdout)["peak_frame"] is None

@@ -98,7 +98,9 @@ def plot_clip(
     for axis in (over_time, heat):
         axis.axvline(peak.frame, color=MARK, linewidth=1, linestyle=(0, (4, 3)), zorder=1.5)
     heat.set_xlabel(f"frame, as numbered in the CSV; AUs of face {peak.face_id}, grey: no face to trust")
-    heat.set_yticks(range(len(INTENSITIES)), [f"{facs.aus[au].name if au in facs.aus else ''}  {au}" for au in INTENSITIES])
+    heat.set_yticks(
+        range(len(INTENSITIES)), [f"{facs.aus[au].name if au in facs.aus else ''}  {au}" for au in INTENSITIES]
+    )
     for tick, au in zip(heat.get_yticklabels(), INTENSITIES, strict=True):
         if au in members:
             tick.set(color=ACCENT, fontweight="bold")
