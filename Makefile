@@ -1,29 +1,47 @@
-# make demo | make test | make lint; each creates .venv and installs what is missing.
+# Each target creates .venv and installs what it needs and what is missing.
 PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+# Whose types are checked.
+TYPED := swift_plugins/tasks swift_plugins/scoring swift_plugins/files.py swift_plugins/mixture.py data_prep/readers
+# One process per core, one file of tests after the other in each.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -p no:randomly
 
-.PHONY: demo test lint install clean
+.PHONY: help demo check test lint types install install-dev clean
 
-# torch first: an already satisfied torch keeps the resolver from choosing another build.
-.venv/.installed: requirements.txt requirements-dev.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check $$(grep '^torch==' requirements.txt)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	touch $@
+help: ## what there is
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-install: .venv/.installed
-
-demo: .venv/.installed
+demo: install ## generate a synthetic dataset, train both stages on it, print the scores
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash shell/demo.sh
 
-# One process per core, one file of tests after the other in each: ARGS="-k resume" and the like come after.
-test: .venv/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+check: lint types ## lint, types and the fast tests: a minute
+	$(PYTEST) -q -m "not swift and not slow" $(ARGS)
 
-lint: .venv/.installed
+test: install-dev ## every test; ARGS="-k resume" and the like come after
+	$(PYTEST) $(ARGS)
+
+lint: install-dev ## style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-clean:
+types: install-dev ## types of the core
+	$(BIN)/mypy $(TYPED)
+
+install: .venv/.installed ## what running needs, into .venv
+install-dev: .venv/.installed-dev ## and what tests and lint need
+
+# torch first: an already satisfied torch keeps the resolver from choosing another build.
+.venv/.installed: requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) $$(grep '^torch==' requirements.txt)
+	$(PIP) -r requirements.txt
+	touch $@
+
+.venv/.installed-dev: requirements-dev.txt .venv/.installed
+	$(PIP) -r requirements-dev.txt
+	touch $@
+
+clean: ## remove output/
 	rm -rf output

@@ -9,12 +9,13 @@ lenient (the label found in the text). An unparsed answer is counted, and is wro
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
+from pydantic import RootModel
 
-from swift_plugins.files import CONFIGS, InputError, read_json, run_cli, write_json
+from swift_plugins.files import CONFIGS, InputError, read_config, read_json, run_cli, write_json
+from swift_plugins.options import option, parse
 from swift_plugins.scoring import scores
 from swift_plugins.scoring.results import EXCLUSIONS, Channel, read_results
 
@@ -27,34 +28,38 @@ OVERLAP = (
 )
 
 
-def parser() -> argparse.ArgumentParser:
-    """Command line of this script."""
-    result = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+@dataclass(frozen=True)
+class Options:
+    """What a user may choose."""
+
+    files: tuple[Path, ...] = option(positional=True, metavar="FILE", help="result rows, JSON lines, also .gz")
+    task: str | None = option(None, metavar="CHANNEL", help="channel of rows that name none, such as meld.mer")
+    json: Path | None = option(None, metavar="OUT", help="write every figure as JSON")
+    report: Path | None = option(None, metavar="DIR", help="write DIR/index.html, self-contained, and its pictures")
+    bootstrap: int = option(0, metavar="N", help="95 %% intervals from N seeded draws (1000 is usual)")
+    compare: str | None = option(
+        None, metavar="NAME", help="put published figures beside, such as emoverse-4b (configs/published.yaml)"
     )
-    add = result.add_argument
-    add("files", nargs="+", type=Path, metavar="FILE", help="result rows, JSON lines, also .gz")
-    add("--task", metavar="CHANNEL", help="channel of rows that name none, such as meld.mer")
-    add("--json", type=Path, metavar="OUT", help="write every figure as JSON")
-    add("--report", type=Path, metavar="DIR", help="write DIR/index.html, self-contained, and its pictures as PNG")
-    add("--bootstrap", type=int, default=0, metavar="N", help="95 %% intervals from N seeded draws (1000 is usual)")
-    add("--compare", metavar="NAME", help="put published figures beside, such as emoverse-4b (configs/published.yaml)")
-    add("--before", nargs="+", type=Path, default=[], metavar="FILE", help="results to compare with: what changed")
-    exclusions = "; ".join(f"{name}: {text}" for name, text in EXCLUSIONS.items())
-    add(
-        "--exclude",
+    before: tuple[Path, ...] = option((), metavar="FILE", help="results to compare with: what changed")
+    exclude: tuple[str, ...] = option(
+        (),
         action="append",
-        default=[],
-        choices=EXCLUSIONS,
+        choices=list(EXCLUSIONS),
         metavar="REASON",
-        help=f"leave such rows out and count them, instead of refusing the file. {exclusions}",
+        help="leave such rows out and count them, instead of refusing the file. "
+        + "; ".join(f"{name}: {text}" for name, text in EXCLUSIONS.items()),
     )
-    add("--rows", nargs="+", type=Path, default=[], metavar="FILE", help="AMT rows with ids, for results without clips")
-    add("--built", type=Path, metavar="FILE", help="report.train.json of build_amt: says if MELD was kept out of ECF")
-    add("--semeval-submission", type=Path, metavar="FILE", help="write ecf.ecpe answers (strict) in SemEval's format")
-    add("--judge", metavar="URL", help="OpenAI-compatible server that judges *.eri answers (configs/judge.yaml)")
-    add("--judge-model", metavar="M", help="its model")
-    return result
+    rows: tuple[Path, ...] = option((), metavar="FILE", help="AMT rows that results without ids are the answers to")
+    built: Path | None = option(
+        None, metavar="FILE", help="report.train.json of build_amt: says if MELD was kept out of ECF"
+    )
+    semeval_submission: Path | None = option(
+        None, metavar="FILE", help="write ecf.ecpe answers (strict) in SemEval's format"
+    )
+    judge: str | None = option(
+        None, metavar="URL", help="OpenAI-compatible server that judges *.eri answers (configs/judge.yaml)"
+    )
+    judge_model: str | None = option(None, metavar="M", help="its model")
 
 
 def table(block: dict) -> list[str]:
@@ -69,11 +74,14 @@ def table(block: dict) -> list[str]:
     ]
 
 
-def describe(name: str, block: dict) -> list[str]:
+def describe(channel: Channel, block: dict) -> list[str]:
     """Everything printed about one channel."""
-    n = f"n {block['n']:,}" + (f" ({block['n_non0']:,} not zero)" if "n_non0" in block else "")
+    sizes = ", ".join(f"{size:,} {words}" for size, words in channel.task.sizes(channel.keys).values())
+    n = f"n {block['n']:,}" + (f" ({sizes})" if sizes else "")
     excluded = "".join(f", {count:,} {reason} left out" for reason, count in block.get("excluded", {}).items())
-    lines = [f"{name}: {n}, unparsed {block['unparsed']:,} strict, {block['unparsed_lenient']:,} lenient{excluded}"]
+    lines = [
+        f"{channel.name}: {n}, unparsed {block['unparsed']:,} strict, {block['unparsed_lenient']:,} lenient{excluded}"
+    ]
     lines += table(block)
     for part, classes in parts_of(block["per_class"]["strict"]).items():
         figures = ", ".join(f"{label} {100 * row['f1']:.1f} ({row['support']})" for label, row in classes.items())
@@ -85,10 +93,8 @@ def describe(name: str, block: dict) -> list[str]:
         mine = block["judge"]
         figures = ", ".join(f"{key} {mine[key]:.2f}" for key in mine if f"{key}_not_judged" in mine and mine[key])
         lines.append(f"  judged by {mine['judge']} (prompts {mine['prompts']}), scale {mine['scale']}: {figures}")
-    if "baseline_targets_unknown" in block:
-        lines.append(
-            f"  baselines lack {block['baseline_targets_unknown']} rows that do not say which line they ask for"
-        )
+    if "baselines_absent" in block:
+        lines.append(f"  no baselines: {block['baselines_absent']}")
     if "training" in block:
         lines.append("  " + block["training"])
     return lines + [f"  {signature}" for signature in block["signatures"]]
@@ -128,9 +134,13 @@ def print_changes(blocks: dict, before: dict) -> None:
     print()
 
 
+class Published(RootModel[dict[str, dict[str, dict[str, float | dict[str, float]]]]]):
+    """configs/published.yaml: name → channel → figure → per cent, or protocol → figure → per cent."""
+
+
 def published(name: str) -> dict:
     """Figures of one published model as fractions; InputError lists the names that exist."""
-    table = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
+    table = read_config(PUBLISHED, Published).root
     if name not in table:
         raise InputError(f"no published figures for {name!r}; there are {', '.join(table)}", PUBLISHED)
 
@@ -162,8 +172,8 @@ def submission(channel: Channel, files: list[Path]) -> list[dict]:
     not say which conversation it is from (no clip, and no --rows).
     """
     conversations: dict[int, set] = {}
-    for key, prediction, (file, line) in zip(channel.keys, channel.strict, channel.places, strict=True):
-        number = str(key).rpartition("dia")[2] if isinstance(key, str) else ""
+    for target, prediction, (file, line) in zip(channel.keys, channel.strict, channel.places, strict=True):
+        number = (target.dialogue or "").rpartition("dia")[2]
         if not number.isdigit():
             reason = "does not say which conversation it is from: give the AMT rows it was made of with --rows"
             raise InputError(reason, files[file], line)
@@ -177,13 +187,8 @@ def submission(channel: Channel, files: list[Path]) -> list[dict]:
     ]
 
 
-def main() -> int:
-    """Read, score, print, write."""
-    args = parser().parse_args()
-    if bool(args.judge) != bool(args.judge_model):
-        raise InputError("--judge and --judge-model go together")
-    if args.bootstrap < 0:
-        raise InputError("--bootstrap needs a number of draws")
+def score_all(args: Options) -> tuple[dict[str, Channel], dict[str, dict], dict[str, dict]]:
+    """Channels, their blocks with everything that stands beside the figures, and the blocks of `--before`."""
     figures = published(args.compare) if args.compare else {}
     channels = read_results(args.files, args.task, args.exclude, args.rows)
     blocks = {name: scores.score_channel(channel, args.bootstrap) for name, channel in channels.items()}
@@ -203,20 +208,31 @@ def main() -> int:
             block["before"] = {key: before[name][key] for key in ("n", "unparsed", *scores.READINGS)}
         if channel.dataset == "meld":
             block["training"] = training_note(args.built)
-        if args.judge and channel.task.key == "eri":
+        if args.judge and args.judge_model and channel.task.judged:
             from swift_plugins.scoring.judge import judge
 
             journal = args.files[0].with_name(args.files[0].name + ".judge.jsonl")
             block["judge"] = judge(channel, args.judge, args.judge_model, journal)
+    return channels, blocks, before
+
+
+def main() -> int:
+    """Read, score, print, write."""
+    args = parse(Options, __doc__, prog="compute_result.py")
+    if bool(args.judge) != bool(args.judge_model):
+        raise InputError("--judge and --judge-model go together")
+    if args.bootstrap < 0:
+        raise InputError("--bootstrap needs a number of draws")
+    channels, blocks, before = score_all(args)
     for name, block in blocks.items():
-        print("\n".join(describe(name, block)), end="\n\n")
+        print("\n".join(describe(channels[name], block)), end="\n\n")
     if before:
         print_changes(blocks, before)
     if args.semeval_submission:
-        pairs = [channel for channel in channels.values() if channel.task.key == "ecpe"]
+        pairs = [channel for channel in channels.values() if "semeval" in channel.task.protocols]
         if len(pairs) != 1:
             raise InputError("--semeval-submission needs results of exactly one ecpe channel")
-        write_json(args.semeval_submission, submission(pairs[0], args.files))
+        write_json(args.semeval_submission, submission(pairs[0], list(args.files)))
     if args.report:
         from swift_plugins.scoring.report import write_report
 

@@ -2,54 +2,78 @@
 
     python -m data_prep.build_amt --meld DIR --ecf DIR --mosei DIR --split train --out AMT_DIR
 
-Any subset of the three datasets. Writes AMT_DIR/<dataset>.<task>.<split>.jsonl and AMT_DIR/report.<split>.json: rows
-per channel, everything that was dropped or changed with its reason, and the paper's Table 1 beside the totals.
+Any subset of the datasets. Writes AMT_DIR/<dataset>.<task>.<split>.jsonl and AMT_DIR/report.<split>.json: rows per
+channel, everything that was dropped or changed with its reason, and the paper's Table 1 beside the totals.
 FER and ERI rows come from <dataset dir>/fer.jsonl and eri.jsonl where they exist (`data_prep.fer`, `data_prep.eri`).
 """
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, make_dataclass
 from pathlib import Path
 
 from data_prep import ecf_emotions, prompts
 from data_prep.doctor import leakage
 from data_prep.eri import review as eri_review
-from data_prep.readers import READERS, media
+from data_prep.readers import READERS, SPLITS, media, tasks_of
 from data_prep.readers.sample import Fault, Sample
 from swift_plugins.files import InputError, read_json, read_rows, run_cli, write_json, write_rows
-from swift_plugins.tasks import TASKS, split_channel
+from swift_plugins.options import option, parse
+from swift_plugins.tasks import TASKS, LeftOut, split_channel
 
-# Table 1 of the paper. ECPE counts the ECF train targets with a cause; the total counts clips, not rows.
-TABLE_1 = {"msa": 25_859, "mer": 25_859, "fer": 15_870, "eri": 4_839, "ecpe": 7_081}
-TABLE_1_CLIPS = 32_940
+TABLE_1_CLIPS = 32_940  # of the paper's Table 1: clips, not rows; its rows per task are in `TASKS`
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a user may choose.
+    """What a user may choose; the folders of the datasets come first, see `main`."""
 
-    missing_media, probe, jobs: see `data_prep.media.resolve`. neutral: MSA is binary, so a clip without sentiment is
-    `positive` (non-negative) or `drop`ped; the MOSEI test and dev clips stay, under the channel `mosei.msa.zero`.
-    allow_loss: whether a test split may lose clips. exclude_leaks: the `<dataset>:<split>`s whose conversations do
-    not belong into training. ecf_mer: ECF's utterances as MER rows, too. ecf_emotions: a result file of these, whose
-    emotions ECPE prompts show (see `data_prep.ecf_emotions`). mosei: options of `data_prep.mosei.read`.
-    """
+    split: str = option(choices=SPLITS, help="train, dev or test")
+    out: Path = option(metavar="DIR", help="folder for rows and report")
+    missing_media: str = option(
+        "error",
+        choices=media.POLICIES,
+        help="a clip that is absent or broken: leave it out, keep its text, or stop (default)",
+    )
+    no_probe: bool = option(False, help="only look whether a clip exists, do not decode it")
+    jobs: int = option(os.cpu_count() or 1, metavar="N", help="threads that probe clips")
+    allow_loss: bool = option(False, help="let a test split lose clips")
+    exclude_leaks: str = option(
+        "",
+        metavar="SPLITS",
+        help="leave out training conversations that these hold too, e.g. meld:test,meld:dev (data_prep.doctor.leakage)",
+    )
+    ecf_mer: bool = option(False, help="write ECF's utterances as MER rows, too (ecf.mer)")
+    ecf_emotions: Path | None = option(
+        None,
+        metavar="RESULT",
+        help="result file of ecf.mer: ECPE prompts show its emotions instead of the gold (data_prep.ecf_emotions)",
+    )
+    msa: str = option(
+        "label", choices=("label", "score"), help="MSA as positive / negative, or MOSEI's score as a number"
+    )
+    neutral: str = option("positive", choices=("positive", "drop"), help="neutral clips in MSA")
+    mosei_ties: str = option("first", choices=("first", "drop"), help="equal strongest emotions")
+    mosei_all_zero: str = option("neutral", choices=("neutral", "drop"), help="no emotion at all")
+    prompts: Path | None = option(None, metavar="FILE", help="wording instead of configs/prompts.yaml")
+    fer: tuple[Path, ...] = option((), action="append", metavar="FILE", help="default: DIR/fer.jsonl")
+    eri: tuple[Path, ...] = option((), action="append", metavar="FILE", help="default: DIR/eri.jsonl")
+    review: Path | None = option(None, metavar="FILE", help="accept, reject or edit per ERI id (CSV, JSONL)")
+    media_root: Path | None = option(
+        None, metavar="DIR", help="what media paths are relative to (default: the datasets' parent)"
+    )
 
-    missing_media: str = "error"
-    probe: bool = True
-    jobs: int = 1
-    neutral: str = "positive"
-    allow_loss: bool = False
-    exclude_leaks: tuple[str, ...] = ()
-    ecf_mer: bool = False
-    ecf_emotions: str | None = None
-    mosei: dict = field(default_factory=dict)
+    @property
+    def leak_splits(self) -> tuple[str, ...]:
+        return tuple(filter(None, self.exclude_leaks.split(",")))
+
+    def of_reader(self, dataset: str) -> dict[str, str]:
+        """The options of one dataset's reader: `mosei_ties` is `ties` of mosei's."""
+        names = {name.removeprefix(f"{dataset}_"): name for name in ("mosei_ties", "mosei_all_zero")}
+        return {short: getattr(self, name) for short, name in names.items() if short != name}
 
 
 @dataclass(frozen=True)
@@ -68,13 +92,12 @@ class Records:
                     raise InputError("has no text under id", path, number)
                 if text not in record or not isinstance(record[text], str | None):
                     raise InputError(f"has no text under {text}", path, number)
+                if not isinstance(record.get("image"), str | None):
+                    raise InputError("image is not the path of a picture", path, number)
                 if record["id"] in by_id:
                     raise InputError(f"duplicate id {record['id']}", path, number)
                 by_id[record["id"]] = (record, path.parent)
         return cls(by_id)
-
-    def text(self, sample: Sample, key: str) -> str | None:
-        return self.by_id[sample.id][0][key] if sample.id in self.by_id else None
 
     def image(self, sample: Sample) -> Path | None:
         """The peak frame of the clip; `InputError` when the record names one that is not there."""
@@ -90,69 +113,47 @@ class Records:
 class Builder:
     """The rows of one split: `add` datasets, then `write`."""
 
-    def __init__(self, split: str, out: Path, media_root: Path, wording: prompts.Prompts, options: Options):
-        self.split, self.out, self.media_root = split, out, media_root
-        self.wording, self.options = wording, options
+    def __init__(self, options: Options, media_root: Path, wording: prompts.Prompts, fer: Records, eri: Records):
+        self.options, self.media_root, self.wording = options, media_root, wording
+        self.split, self.out = options.split, options.out
+        self.records = {"fer": fer, "eri": eri}
         self.files: dict[str, list[dict]] = {}  # <dataset>.<task> → rows
         self.faults: list[Fault] = []
         self.left_out: dict[str, Counter] = {}  # channel → reason → count
         self.clips: dict[str, dict[str, int]] = {}
-        self.ecf_gold: dict[str, str] = {}  # of ecf_emotions: sample id → gold emotion, as samples hold predicted ones
         self.held_out: list[Sample] = []  # of exclude_leaks: what no training conversation may hold
 
-    def add(self, dataset: str, root: Path, fer: Records, eri: Records) -> None:
+    def add(self, dataset: str, root: Path) -> None:
         """Read one dataset's split and make its rows.
 
         Raises `InputError` for whatever the reader refuses, for a clip that the policy does not allow to be missing,
         and for a test split that would lose clips.
         """
-        read_options = self.options.mosei if dataset == "mosei" else {}
-        samples = list(READERS[dataset].read(root, self.split, self.faults, **read_options))
+        samples = list(READERS[dataset].read(root, self.split, self.faults, **self.options.of_reader(dataset)))
         read = len(samples)
         samples = self._without_leaks(samples)
         if dataset == "ecf" and self.options.ecf_emotions:
-            self.ecf_gold = {sample.id: sample.emotion for sample in samples}
-            predicted = ecf_emotions.read_emotions(Path(self.options.ecf_emotions), samples, self.wording, self.faults)
-            samples = ecf_emotions.relabel(samples, predicted)
-        # Every MOSEI task uses the peak frame: a clip that has one needs no video, and is not lost for a broken one.
-        framed = {s.id: image for s in samples if dataset == "mosei" and (image := fer.image(s))}
-        options = self.options
-        usable = media.resolve(
-            [s for s in samples if s.id not in framed],
-            root,
-            options.missing_media,
-            self.faults,
-            probe=options.probe,
-            jobs=options.jobs,
-        )
-        usable = {s.id: s for s in usable}
-
-        for task in TASKS:
+            samples = ecf_emotions.relabel(samples, self.options.ecf_emotions, self.faults)
+        tasks = tasks_of(dataset) + (("mer",) if dataset == "ecf" and self.options.ecf_mer else ())
+        for task in tasks:
             self.files.setdefault(f"{dataset}.{task}", [])
-        kept = 0
+        files = self._media(dataset, root, samples)
         for sample in samples:
-            if sample.id in framed:
-                files = {"images": [self._relative(framed[sample.id])]}
-            elif sample.id in usable:
-                video = usable[sample.id].video
-                files = {"videos": [self._relative(root / video)]} if video else {}
-            else:
-                continue
-            kept += 1
-            for channel, task, gold in self._golds(sample, eri):
-                self._add_row(channel, task, gold, sample, files)
-            self._add_fer(sample, fer, files)
-        self.clips[dataset] = {"read": read, "excluded_leaks": read - len(samples), "kept": kept}
-        lost = len(samples) - kept
-        if lost and self.split == "test" and not options.allow_loss:
+            if sample.id in files:
+                for task in tasks:
+                    self._add_rows(sample, task, files[sample.id])
+        self.clips[dataset] = {"read": read, "excluded_leaks": read - len(samples), "kept": len(files)}
+        lost = len(samples) - len(files)
+        if lost and self.split == "test" and not self.options.allow_loss:
             raise InputError(
                 f"{lost} of {len(samples)} test clips would be dropped, and scores on the rest do not compare: "
                 "use --missing-media text-only, or --allow-loss to drop them",
                 root,
             )
-        for kind, records in (("fer", fer), ("eri", eri)):
+        known = {sample.id for sample in samples}
+        for kind, records in self.records.items():
             ours = {clip for clip in records.by_id if clip.startswith(f"{dataset}/{self.split}/")}
-            for clip in sorted(ours - {s.id for s in samples}):
+            for clip in sorted(ours - known):
                 self.faults.append(Fault(f"{kind}_without_clip", clip, f"{kind}.jsonl has it, the dataset does not"))
 
     def _without_leaks(self, samples: list[Sample]) -> list[Sample]:
@@ -160,67 +161,58 @@ class Builder:
         if not self.held_out or not any(sample.conversation for sample in samples):
             return samples
         leaked = leakage.linked_conversations(samples, self.held_out)
-        kept = [sample for sample in samples if leakage.conversation_id(sample.id) not in leaked]
-        splits = ", ".join(self.options.exclude_leaks)
+        kept = [sample for sample in samples if sample.dialogue not in leaked]
+        splits = ", ".join(self.options.leak_splits)
         for conversation in sorted(leaked):
             self.faults.append(Fault("leak_excluded", conversation, f"stands in {splits} as well; left out"))
         return kept
 
-    def _golds(self, sample: Sample, eri: Records) -> Iterator[tuple[str, str, object]]:
-        """(channel, task, gold) for every row of a sample but FER's."""
-        dataset = sample.dataset
-        if dataset == "ecf":
-            if self.options.ecf_mer:
-                yield "ecf.mer", "mer", self.ecf_gold.get(sample.id, sample.emotion)
-            if self.options.ecf_emotions:
-                gold = tuple((sample.index, self.ecf_gold[sample.id], cause) for cause in sample.causes)
-                if sample.emotion not in ("neutral", ecf_emotions.UNKNOWN):
-                    yield "ecf.ecpe.predicted", "ecpe", gold
-                elif gold:
-                    yield "ecf.ecpe.missed", "ecpe", gold
-                else:
-                    self._leave_out("ecf.ecpe", "predicted neutral, and without a cause in the gold")
-            elif sample.emotion == "neutral":
-                self._leave_out("ecf.ecpe", "neutral utterances are context, never targets")
-            elif self.split == "train" and not sample.causes:
-                self._leave_out("ecf.ecpe", "a training target without an annotated cause")
-            else:
-                yield "ecf.ecpe", "ecpe", tuple((sample.index, sample.emotion, cause) for cause in sample.causes)
-            return
-        if sample.sentiment == "neutral" and dataset == "mosei" and self.split != "train":
-            yield "mosei.msa.zero", "msa", "positive"
-        elif sample.sentiment != "neutral" or self.options.neutral == "positive":
-            yield f"{dataset}.msa", "msa", "positive" if sample.sentiment == "neutral" else sample.sentiment
-        else:
-            self._leave_out(f"{dataset}.msa", "neutral sentiment (--neutral drop)")
-        if sample.emotion is not None:
-            yield f"{dataset}.mer", "mer", sample.emotion
-        else:
-            self._leave_out(f"{dataset}.mer", "no emotion label")
-        if reason := eri.text(sample, "reason"):
-            yield f"{dataset}.eri", "eri", reason
+    def _media(self, dataset: str, root: Path, samples: list[Sample]) -> dict[str, dict[str, list[str]]]:
+        """Sample id → `images` or `videos` of its rows, {} for text alone; samples that are dropped are not in it.
 
-    def _add_fer(self, sample: Sample, fer: Records, files: dict) -> None:
-        """A FER row shows one face: the peak frame, or the clip where the record has no picture."""
-        caption, image = fer.text(sample, "caption"), fer.image(sample)
-        channel = f"{sample.dataset}.fer"
-        if image is not None:
+        Every MOSEI task uses the peak frame: a clip that has one needs no video, and is not lost for a broken one.
+        """
+        framed = {}
+        if getattr(READERS[dataset], "PEAK_FRAMES", False):
+            framed = {s.id: image for s in samples if (image := self.records["fer"].image(s))}
+        usable = media.resolve(
+            [s for s in samples if s.id not in framed],
+            root,
+            self.options.missing_media,
+            self.faults,
+            probe=not self.options.no_probe,
+            jobs=self.options.jobs,
+        )
+        files: dict[str, dict[str, list[str]]] = {
+            clip: {"images": [self._relative(image)]} for clip, image in framed.items()
+        }
+        for sample in usable:
+            files[sample.id] = {"videos": [self._relative(root / sample.video)]} if sample.video else {}
+        return files
+
+    def _add_rows(self, sample: Sample, key: str, files: Mapping[str, list[str]]) -> None:
+        """The rows of one sample for one task."""
+        task = TASKS[key]
+        records = {kind: found.by_id[sample.id][0] for kind, found in self.records.items() if sample.id in found.by_id}
+        if task.face_only and (image := self.records["fer"].image(sample)):
             files = {"images": [self._relative(image)]}
-        if sample.id in fer.by_id and not caption:
-            self._leave_out(channel, "no caption: no Action Unit to describe (see fer_report.json)")
-        elif caption and not files:
-            self._leave_out(channel, "neither a peak frame nor a clip to look at")
-        elif caption:
-            self._add_row(channel, "fer", tuple(caption.split("; ")), sample, files)
-
-    def _add_row(self, channel: str, task: str, gold: object, sample: Sample, files: dict) -> None:
-        query = self.wording.query(sample, task)
-        try:
-            response = TASKS[task].target(gold, sample.dataset)
-        except ValueError as error:
-            raise InputError(f"{sample.id}: {error}") from None
-        row = {"id": sample.id, "channel": channel, "query": query, "response": response, **files}
-        self.files[f"{sample.dataset}.{task}"].append(row)
+        for gold in task.golds(sample, records, self.options):
+            channel = f"{sample.dataset}.{key}"
+            if isinstance(gold, LeftOut):
+                self._leave_out(channel, gold.reason)
+                continue
+            if task.face_only and not files:
+                self._leave_out(channel, "neither a peak frame nor a clip to look at")
+                continue
+            try:
+                response = task.target(gold.answer, sample.dataset)
+            except ValueError as error:
+                raise InputError(f"{sample.id}: {error}") from None
+            row = {"id": sample.id, "channel": f"{channel}.{gold.part}" if gold.part else channel}
+            row |= {"query": self.wording.query(sample, key), "response": response, **files}
+            if facts := task.facts(sample):
+                row["facts"] = facts
+            self.files[channel].append(row)
 
     def _leave_out(self, channel: str, reason: str) -> None:
         self.left_out.setdefault(channel, Counter())[reason] += 1
@@ -229,17 +221,18 @@ class Builder:
         return Path(os.path.relpath(path, self.media_root)).as_posix()
 
     def report(self) -> dict:
+        """report.<split>.json, see the module's docstring."""
         channels = Counter(row["channel"] for rows in self.files.values() for row in rows)
-        tasks = Counter()
+        tasks: Counter = Counter()
         for channel, count in channels.items():
             tasks[split_channel(channel)[1]] += count
         return {
             "split": self.split,
             "media_root": Path(os.path.relpath(self.media_root, self.out)).as_posix(),
-            "options": asdict(self.options) | {"prompts": _digest(self.wording)},
+            "options": self._options(),
             "clips": self.clips,
             "rows": dict(sorted(channels.items())),
-            "tasks": {task: {"rows": tasks[task], "table_1": TABLE_1[task]} for task in TASKS},
+            "tasks": {key: {"rows": tasks[key], "table_1": task.table_1} for key, task in TASKS.items()},
             "total_clips": {
                 "rows": len({row["id"] for rows in self.files.values() for row in rows}),
                 "table_1": TABLE_1_CLIPS,
@@ -247,6 +240,23 @@ class Builder:
             "left_out": {channel: dict(reasons) for channel, reasons in sorted(self.left_out.items())},
             "fault_counts": dict(sorted(Counter(fault.kind for fault in self.faults).items())),
             "faults": [asdict(fault) for fault in self.faults],
+        }
+
+    def _options(self) -> dict:
+        """What decided the rows, in the report's own names."""
+        chosen = self.options
+        return {
+            "missing_media": chosen.missing_media,
+            "probe": not chosen.no_probe,
+            "jobs": chosen.jobs,
+            "neutral": chosen.neutral,
+            "allow_loss": chosen.allow_loss,
+            "exclude_leaks": chosen.leak_splits,
+            "ecf_mer": chosen.ecf_mer,
+            "ecf_emotions": str(chosen.ecf_emotions) if chosen.ecf_emotions else None,
+            "mosei": chosen.of_reader("mosei"),
+            "msa": chosen.msa,
+            "prompts": self.wording.digest,
         }
 
     def write(self) -> dict:
@@ -260,11 +270,6 @@ class Builder:
                 path.unlink(missing_ok=True)
         write_json(self.out / f"report.{self.split}.json", report)
         return report
-
-
-def _digest(wording: prompts.Prompts) -> str:
-    """Names the wording in the report: two builds with the same digest ask the same questions."""
-    return hashlib.sha256(repr(sorted(asdict(wording).items())).encode()).hexdigest()[:12]
 
 
 def check_media_root(out: Path, media_root: Path) -> None:
@@ -305,7 +310,7 @@ def table(report: dict) -> str:
     lines = [f"{'channel':<16}{'rows':>8}"]
     lines += [f"{channel:<16}{count:>8,}" for channel, count in report["rows"].items()]
     lines.append(f"\n{'task':<16}{'rows':>8}{'Table 1':>10}")
-    lines += [f"{task:<16}{c['rows']:>8,}{c['table_1']:>10,}" for task, c in report["tasks"].items()]
+    lines += [f"{task:<16}{c['rows']:>8,}{_count(c['table_1']):>10}" for task, c in report["tasks"].items()]
     total = report["total_clips"]
     lines.append(f"{'clips':<16}{total['rows']:>8,}{total['table_1']:>10,}")
     if splits := report["options"]["exclude_leaks"]:
@@ -318,86 +323,52 @@ def table(report: dict) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="data_prep.build_amt", description="Raw datasets to AMT rows.")
-    for dataset in READERS:
-        parser.add_argument(f"--{dataset}", type=Path, metavar="DIR", help=f"folder of {dataset.upper()}")
-    parser.add_argument("--split", required=True, choices=("train", "dev", "test"))
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
-    parser.add_argument(
-        "--missing-media",
-        default="error",
-        choices=media.POLICIES,
-        help="a clip that is absent or broken: leave it out, keep its text, or stop (default)",
-    )
-    parser.add_argument("--no-probe", action="store_true", help="only look whether a clip exists, do not decode it")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="threads that probe clips")
-    parser.add_argument("--allow-loss", action="store_true", help="let a test split lose clips")
-    parser.add_argument(
-        "--exclude-leaks",
-        default="",
-        metavar="SPLITS",
-        help="leave out training conversations that these hold too, e.g. meld:test,meld:dev (see data_prep.leakage)",
-    )
-    parser.add_argument("--ecf-mer", action="store_true", help="write ECF's utterances as MER rows, too (ecf.mer)")
-    parser.add_argument(
-        "--ecf-emotions",
-        type=Path,
-        metavar="RESULT",
-        help="result file of ecf.mer: ECPE prompts show its emotions instead of the gold (see data_prep.ecf_emotions)",
-    )
-    parser.add_argument("--neutral", default="positive", choices=("positive", "drop"), help="neutral clips in MSA")
-    parser.add_argument("--mosei-ties", default="first", choices=("first", "drop"), help="equal strongest emotions")
-    parser.add_argument("--mosei-all-zero", default="neutral", choices=("neutral", "drop"), help="no emotion at all")
-    parser.add_argument("--prompts", type=Path, metavar="FILE", help="wording instead of configs/prompts.yaml")
-    parser.add_argument("--fer", type=Path, action="append", metavar="FILE", help="default: DIR/fer.jsonl")
-    parser.add_argument("--eri", type=Path, action="append", metavar="FILE", help="default: DIR/eri.jsonl")
-    parser.add_argument("--review", type=Path, metavar="FILE", help="accept, reject or edit per ERI id (CSV, JSONL)")
-    parser.add_argument(
-        "--media-root",
-        type=Path,
-        metavar="DIR",
-        help="what media paths are relative to (default: the datasets' parent)",
-    )
-    args = parser.parse_args()
+def _count(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"
 
-    folders = {dataset: getattr(args, dataset) for dataset in READERS if getattr(args, dataset) is not None}
+
+def options_and_folders() -> tuple[Options, dict[str, Path]]:
+    """The command line: `Options`, and the folder of each dataset that was given."""
+    folder = Path | None
+    fields = [(name, folder, option(None, metavar="DIR", help=f"folder of {name.upper()}")) for name in READERS]
+    both = parse(make_dataclass("BuildOptions", fields, bases=(Options,), frozen=True), __doc__, "data_prep.build_amt")
+    folders = {dataset: folder for dataset in READERS if (folder := getattr(both, dataset)) is not None}
+    return both, folders
+
+
+def check(options: Options, folders: Mapping[str, Path]) -> Path:
+    """The media root; `InputError` for options that do not go together and folders that are not there."""
     if not folders:
-        raise InputError("give at least one of --meld, --ecf, --mosei")
-    for folder in folders.values():
+        raise InputError(f"give at least one of {', '.join(f'--{dataset}' for dataset in READERS)}")
+    for folder in (*folders.values(), *filter(None, [options.media_root])):
         if not folder.is_dir():
             raise InputError("no such folder", folder)
-    if args.jobs < 1:
-        raise InputError(f"--jobs {args.jobs} is not a positive number")
-    if args.media_root and not args.media_root.is_dir():
-        raise InputError("no such folder", args.media_root)
-    media_root = args.media_root or Path(os.path.commonpath([folder.resolve() for folder in folders.values()]))
-    check_media_root(args.out, media_root)
-    if args.ecf_emotions and (args.ecf is None or args.split == "train"):
+    if options.jobs < 1:
+        raise InputError(f"--jobs {options.jobs} is not a positive number")
+    media_root = options.media_root or Path(os.path.commonpath([folder.resolve() for folder in folders.values()]))
+    check_media_root(options.out, media_root)
+    if options.ecf_emotions and ("ecf" not in folders or options.split == "train"):
         raise InputError("--ecf-emotions is for the test or dev split of --ecf")
+    return media_root
 
-    options = Options(
-        missing_media=args.missing_media,
-        probe=not args.no_probe,
-        jobs=args.jobs,
-        neutral=args.neutral,
-        allow_loss=args.allow_loss,
-        ecf_mer=args.ecf_mer,
-        ecf_emotions=str(args.ecf_emotions) if args.ecf_emotions else None,
-        exclude_leaks=tuple(filter(None, args.exclude_leaks.split(","))),
-        mosei={"ties": args.mosei_ties, "all_zero": args.mosei_all_zero},
-    )
-    builder = Builder(args.split, args.out, media_root, prompts.load(args.prompts), options)
-    builder.held_out = held_out(options.exclude_leaks, args.split, folders)
+
+def main() -> int:
+    """Read, build, write, print."""
+    options, folders = options_and_folders()
+    media_root = check(options, folders)
+    wording = prompts.load(options.prompts)
     beside = {name: [f for d in folders.values() if (f := d / f"{name}.jsonl").is_file()] for name in ("fer", "eri")}
-    fer = Records.read(args.fer or beside["fer"], "caption")
-    if args.review:
-        reviewed = eri_review.read_eri(args.eri or beside["eri"], args.review)
+    excluded = held_out(options.leak_splits, options.split, folders)
+    fer = Records.read(options.fer or beside["fer"], "caption")
+    if options.review:
+        reviewed = eri_review.read_eri(options.eri or beside["eri"], options.review)
         eri = Records({record["id"]: (record, Path()) for record in reviewed})
     else:
-        eri = Records.read(args.eri or beside["eri"], "reason")
+        eri = Records.read(options.eri or beside["eri"], "reason")
+    builder = Builder(options, media_root, wording, fer, eri)
+    builder.held_out = excluded
     for dataset, folder in folders.items():
-        builder.add(dataset, folder, fer, eri)
+        builder.add(dataset, folder)
     print(table(builder.write()))
     return 0
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from string import Formatter
 
@@ -13,7 +14,6 @@ from swift_plugins.tasks import TASKS
 DEFAULT = CONFIGS / "prompts.yaml"
 
 _COMMON = {"transcript", "speaker", "identifier", "labels"}
-_ECPE = {"conversation", "candidates", "target", "index", "emotion"}
 _LINE = {"index", "emotion", "speaker", "text"}
 _FORMATS = ("line", "candidate", "target", "separator", "labels_separator")
 
@@ -32,12 +32,17 @@ class Prompts:
         fields = {
             "transcript": sample.text,
             "speaker": sample.speaker,
-            "identifier": TASKS[task].identifier or "",
+            "identifier": TASKS[task].identifier,
             "labels": self.formats["labels_separator"].join(TASKS[task].labels.get(sample.dataset, ())),
         }
-        if task == "ecpe":
+        if TASKS[task].fields:
             fields |= self._dialogue(sample)
         return template.format_map(fields)
+
+    @property
+    def digest(self) -> str:
+        """Names the wording in reports: two builds with the same digest ask the same questions."""
+        return hashlib.sha256(repr(sorted(asdict(self).items())).encode()).hexdigest()[:12]
 
     def _dialogue(self, sample: Sample) -> dict[str, object]:
         def lines(kind: str, utterances) -> str:
@@ -78,7 +83,7 @@ def load(path: Path | str | None = None) -> Prompts:
         task = str(key).rpartition(".")[2]
         if task not in TASKS:
             raise InputError(f"tasks: {key} is not a task (one of {', '.join(TASKS)})", path)
-        _check(template, _COMMON | (_ECPE if task == "ecpe" else set()), f"tasks.{key}", path)
+        _check(template, _COMMON | TASKS[task].fields, f"tasks.{key}", path)
     for key in _FORMATS:
         if key not in formats:
             raise InputError(f"formats has no {key}", path)

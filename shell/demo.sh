@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# The whole method on a drawn world, from raw folders to scores: minutes on two cores, no download.
+# The whole method on a synthetic dataset, from raw folders to scores: minutes on two cores, no download.
 #   OUTPUT  where everything goes (default output/demo); run again after a kill, it goes on where it was
 CONFIG=demo
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 # On a few cores, threads that wait for each other cost more than they bring to a model this small.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-export CONFIG OUTPUT MODEL="$ROOT/configs/demo/checkpoint" DATA="$OUTPUT/amt" RESUME=1
+export CONFIG OUTPUT MODEL="$CONFIGS/demo/checkpoint" DATA="$OUTPUT/amt" RESUME=1
 export LOG_LEVEL="${LOG_LEVEL:-WARNING}" # of ms-swift, which else prints every layer of the model
 raw="$OUTPUT/raw"
 say() { printf '\n=== %s (%d s) ===\n' "$*" "$SECONDS"; }
 
-say "1. Draw the world: clips, transcripts, dialogues with causes, Action Units"
+say "1. Generate a synthetic dataset: clips, transcripts, dialogues with causes, Action Units"
 if [ ! -d "$raw" ]; then
     rm -rf "$raw.part"
     python -m data_prep.demo --out "$raw.part"
@@ -35,9 +35,9 @@ for stage in first second; do
     result="$OUTPUT/stage$number.test.jsonl"
     if [ ! -f "$result" ]; then
         say "$step. Stage $number of M2SE"
-        bash "$ROOT/shell/${stage}_stage.sh"
+        bash "$SCRIPTS/${stage}_stage.sh"
         say "$((step + 1)). Answers after stage $number"
-        STAGE="stage$number" bash "$ROOT/shell/test.sh" >"$OUTPUT/stage$number.test.log"
+        STAGE="stage$number" bash "$SCRIPTS/test.sh" >"$OUTPUT/stage$number.test.log"
     fi
 done
 

@@ -3,21 +3,29 @@
 #   CONFIG   a folder of configs/ (default emoverse-4b), or a folder of your own with the same files
 #   MODEL    folder of the base model, as downloaded
 #   DATA     folder of AMT rows that data_prep.build_amt wrote      (exported as AMT_DATA)
-#   OUTPUT   where checkpoints and results go (default output/<config>)
+#   OUTPUT   where checkpoints and results go (default output/<config>, in the current folder when installed)
 set -euo pipefail
 
-ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+SCRIPTS="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+CONFIGS="$(dirname "$SCRIPTS")/configs"
+ROOT="$(dirname "$SCRIPTS")"
+WORK="$ROOT"
+if [ ! -d "$ROOT/swift_plugins" ]; then # installed: configs and scripts lie inside the package swift_plugins
+    ROOT="$(dirname "$ROOT")"
+    WORK="$PWD"
+fi
 CONFIG="${CONFIG:-emoverse-4b}"
 CONFIG_DIR="$CONFIG"
-[ -d "$ROOT/configs/$CONFIG" ] && CONFIG_DIR="$ROOT/configs/$CONFIG"
-OUTPUT="${OUTPUT:-$ROOT/output/$(basename "$CONFIG_DIR")}"
+[ -d "$CONFIGS/$CONFIG" ] && CONFIG_DIR="$CONFIGS/$CONFIG"
+OUTPUT="${OUTPUT:-$WORK/output/$(basename "$CONFIG_DIR")}"
 PLUGIN="$ROOT/swift_plugins/emoverse.py"
 
 # The project's own environment, unless another one is active.
 if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$ROOT/.venv/bin/swift" ]; then
     PATH="$ROOT/.venv/bin:$PATH"
 fi
-export PATH PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
+[ "$WORK" != "$ROOT" ] || export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
+export PATH
 export TOKENIZERS_PARALLELISM=false
 
 fail() {
@@ -25,7 +33,7 @@ fail() {
     exit 2
 }
 
-[ -d "$CONFIG_DIR" ] || fail "CONFIG=$CONFIG is neither a folder of $ROOT/configs nor a folder"
+[ -d "$CONFIG_DIR" ] || fail "CONFIG=$CONFIG is neither a folder of $CONFIGS nor a folder"
 [ ! -e "$OUTPUT" ] || [ -d "$OUTPUT" ] || fail "OUTPUT=$OUTPUT is a file, not a folder"
 [ -n "${DATA:-${AMT_DATA:-}}" ] && export AMT_DATA="${DATA:-$AMT_DATA}"
 if [ -z "${AMT_MIXTURES:-}" ] && [ -f "$CONFIG_DIR/mixtures.yaml" ]; then

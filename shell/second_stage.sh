@@ -18,7 +18,7 @@ ADAPTER=(--adapters "$FIRST")
 [[ " ${FLAGS[*]-} " != *" --resume_from_checkpoint "* ]] || ADAPTER=() # that checkpoint is the adapter
 if [ "${MERGE:-0}" = 1 ]; then
     [ -f "$OUTPUT/stage1-merged/config.json" ] ||
-        env -u NPROC_PER_NODE CHECKPOINT="$FIRST" MERGED="$OUTPUT/stage1-merged" bash "$ROOT/shell/export.sh"
+        env -u NPROC_PER_NODE CHECKPOINT="$FIRST" MERGED="$OUTPUT/stage1-merged" bash "$SCRIPTS/export.sh"
     MODEL="$OUTPUT/stage1-merged"
     ADAPTER=()
 fi

@@ -12,17 +12,22 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from swift.dataset import DatasetMeta, register_dataset
 from swift.dataset.loader import DatasetLoader
-from swift.dataset.preprocessor import RowPreprocessor
 
 from swift_plugins import mixture
 from swift_plugins.files import InputError, read_json
 from swift_plugins.tasks import split_channel
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 SPLITS = ("train", "dev", "test")
+CHUNK = 10_000  # rows that are Python objects at a time; the others lie in Arrow tables
 
 
 def read_subset(subset: str, data: Path, size: int | None = None) -> list[dict]:
@@ -48,7 +53,8 @@ def read_subset(subset: str, data: Path, size: int | None = None) -> list[dict]:
     if size is not None:
         if size > len(rows):
             raise InputError(f"amt:{subset}#{size}: there are only {len(rows):,} rows", data)
-        rows = mixture.order(rows, "", mixture.read_mixtures().seed)[:size]
+        places = mixture.order([row["id"] for row in rows], "", mixture.read_mixtures().seed)
+        rows = [rows[place] for place in places[:size]]
     return rows
 
 
@@ -62,8 +68,8 @@ def media_root(data: Path) -> Path:
     return data / roots.pop() if roots else data
 
 
-def swift_row(row: dict, root: Path) -> dict:
-    """A row with ms-swift's keys only and whole media paths; `InputError` when a file of it is not there."""
+def swift_row(row: dict, root: Path, facts: Iterable[str]) -> dict:
+    """A row with whole media paths, every key and every one of the `facts`; `InputError` for a file that is missing."""
     media = {}
     for key in ("images", "videos"):
         paths = [os.path.normpath(root / path) for path in row.get(key) or ()]
@@ -71,43 +77,65 @@ def swift_row(row: dict, root: Path) -> dict:
             if not os.path.isfile(path):
                 raise InputError(f"{row['id']} needs {path}, which is not there (AMT_MEDIA says where media are)")
         media[key] = paths or None
-    return {"query": row["query"], "response": row["response"], "channel": row["channel"], **media}
+    kept = {key: row[key] for key in ("id", "channel", "query", "response")}
+    stated = {name: row.get("facts", {}).get(name) for name in facts}
+    return kept | media | ({"facts": stated} if stated else {})
+
+
+def fact_types(rows: Iterable[dict]) -> dict[str, str]:
+    """Name → Arrow type of every fact that some row states; `InputError` for one that is of several types."""
+    kinds = {bool: "bool", int: "int64", float: "float64", str: "string"}
+    found: dict[str, str] = {}
+    for row in rows:
+        for name, value in row.get("facts", {}).items():
+            kind = kinds.get(type(value))
+            if kind is None or found.setdefault(name, kind) != kind:
+                raise InputError(f"{row['id']}: the fact {name} is {value!r}, not one {found.get(name, 'plain value')}")
+    return found
+
+
+def to_dataset(rows: Sequence[dict], root: Path, solution: bool) -> Dataset:
+    """An Arrow dataset of rows, every key in every row; with `solution`, the gold answer once more for rewards."""
+    from datasets import Dataset, Features, Sequence, Value, concatenate_datasets
+
+    text, types = Value("string"), fact_types(rows)
+    columns = dict.fromkeys(("id", "channel", "query", "response"), text)
+    columns |= {"images": Sequence(text), "videos": Sequence(text)}
+    if types:
+        columns["facts"] = {name: Value(kind) for name, kind in types.items()}
+    if solution:
+        columns["solution"] = text
+    parts = []
+    for start in range(0, len(rows), CHUNK):
+        chunk = [swift_row(row, root, types) for row in rows[start : start + CHUNK]]
+        if solution:
+            chunk = [row | {"solution": row["response"]} for row in chunk]
+        parts.append(Dataset.from_list(chunk, features=Features(columns)))
+    return concatenate_datasets(parts)
 
 
 class AmtLoader(DatasetLoader):
-    """What ms-swift calls for `amt:…`."""
+    """What ms-swift calls for `amt:…`. `id` and `facts` stay in the rows, so that result rows say what they are."""
 
     def load(self, dataset_syntax=None, dataset_meta=None, *, use_hf=None):
         try:
-            rows = self._rows(dataset_syntax)
+            data = mixture.data_root()
+            dataset = to_dataset(self._rows(dataset_syntax, data), media_root(data), not self.remove_unused_columns)
         except InputError as error:  # ms-swift would print a traceback of its own frames instead
             print(f"error: {error}", file=sys.stderr, flush=True)
             sys.exit(2)
-        # Every key in every row: the features come from the whole list, and a split without media still has them.
-        from datasets import Dataset, Features, Sequence, Value
-
-        text = Value("string")
-        columns = {"query": text, "response": text, "channel": text, "images": Sequence(text), "videos": Sequence(text)}
-        if not self.remove_unused_columns:  # GRPO: rewards read the gold answer from `solution`
-            columns["solution"] = text
-            rows = [row | {"solution": row["response"]} for row in rows]
-        features = Features(columns)
-        dataset = Dataset.from_list(rows, features=features)
         if self.streaming:
             dataset = dataset.to_iterable_dataset()
-        dataset = dataset_meta.preprocess_func(
+        return dataset_meta.preprocess_func(
             dataset, num_proc=self.num_proc, load_from_cache_file=self.load_from_cache_file, strict=True
         )
-        return RowPreprocessor.remove_useless_columns(dataset) if self.remove_unused_columns else dataset
 
     @staticmethod
-    def _rows(syntax) -> list[dict]:
+    def _rows(syntax, data: Path) -> list[dict]:
         subsets = syntax.subsets or ["stage1"]
         if syntax.dataset_sample is not None and len(subsets) > 1:
             raise InputError(f"#{syntax.dataset_sample} after several subsets: give each its own amt:…#n")
-        data = mixture.data_root()
-        root = media_root(data)
-        return [swift_row(row, root) for subset in subsets for row in read_subset(subset, data, syntax.dataset_sample)]
+        return [row for subset in subsets for row in read_subset(subset, data, syntax.dataset_sample)]
 
 
 def register() -> None:

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import tempfile
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, TypeVar
@@ -148,8 +149,20 @@ def read_config(path: str | os.PathLike, model: type[C]) -> C:
         raise InputError(f"{key}: {reason}{shown}" if key else f"{reason}{shown}", path) from None
 
 
-def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict]]:
+def read_rows_at(path: str | os.PathLike, offsets: Iterable[int]) -> list[dict]:
+    """The rows that begin at these bytes of a JSON lines file, as `read_rows` told them."""
+    rows = []
+    with open(path, "rb") as file:
+        for offset in offsets:
+            file.seek(offset)
+            rows.append(json.loads(file.readline().decode("utf-8-sig" if offset == 0 else "utf-8")))
+    return rows
+
+
+def read_rows(path: str | os.PathLike, offsets: array | None = None) -> Iterator[tuple[int, dict]]:
     """Yield (line number from 1, object) of a JSON lines file, plain or `.gz`; blank lines are skipped.
+
+    `offsets` takes the byte at which each row begins, for `read_rows_at` (plain files).
 
     Lines end at `\\n` only: U+2028 and its kin inside a string do not split a row. Raises `InputError` naming the
     line for anything that is not a JSON object.
@@ -157,15 +170,18 @@ def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict]]:
     path = Path(path)
     if not path.is_file():
         raise InputError("no such file", path)
-    number = 0
+    number = offset = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             for number, line in enumerate(file, 1):
+                start, offset = offset, offset + len(line)
                 if not line.strip():
                     continue
                 row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
                 if not isinstance(row, dict):
                     raise InputError(f"holds a {type(row).__name__} where a JSON object is expected", path, number)
+                if offsets is not None:
+                    offsets.append(start)
                 yield number, row
     except UnicodeDecodeError:
         raise InputError("is not UTF-8", path, number) from None

@@ -27,7 +27,8 @@ from swift_plugins.files import InputError
 class Journal:
     """Append-only JSON lines in one file with one writer, or (`shared`) in a folder with a file per process.
 
-    A shared one is made in the process that writes to it, never handed over to another. Raises `InputError` when another run holds the file, or when it has content and `resume` is false.
+    A shared one is made in the process that writes to it, never handed over to another.
+    Raises `InputError` when another run holds the file, or when it has content and `resume` is false.
     """
 
     def __init__(self, path: str | os.PathLike, *, resume: bool = False, shared: bool = False):

@@ -12,89 +12,183 @@ prefix of a larger one, so `amt:stage1#1000` trains on rows that stage 2 leaves 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
-from collections.abc import Sequence
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
-from swift_plugins.files import CONFIGS, InputError, read_rows, read_yaml, run_cli, write_json
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+
+from swift_plugins.files import CONFIGS, Config, InputError, read_config, read_rows, read_rows_at, run_cli, write_json
+from swift_plugins.options import option, parse
 from swift_plugins.tasks import TASKS, split_channel
 
 DEFAULT = CONFIGS / "mixtures.yaml"
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(Config):
     """One task of a stage: its weight in the ratio and the channels it draws from, pooled."""
 
-    task: str
-    weight: int
-    sources: tuple[str, ...]
+    weight: int = Field(gt=0)
+    sources: list[str] = Field(min_length=1)
     oversample: bool = False
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One training stage; `size` is None for `scarcest`."""
+class Stage(Config):
+    """One training stage, as configs/mixtures.yaml describes it."""
 
-    name: str
-    parts: tuple[Part, ...]
-    size: int | None = None
-    after: tuple[str, ...] = ()
-    disjoint: str = "clip_task"
+    size: Any = "scarcest"
+    after: list[str] = []
+    disjoint: Literal["clip_task", "clip"] = "clip_task"
+    tasks: dict[str, Part] = Field(min_length=1)
+
+    @field_validator("size")
+    @classmethod
+    def _size(cls, size: object) -> object:
+        if size != "scarcest" and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+            raise ValueError(f"{size!r} is neither a positive number nor scarcest")
+        return size
+
+    @model_validator(mode="after")
+    def _check(self) -> Stage:
+        for task, part in self.tasks.items():
+            if task not in TASKS:
+                raise ValueError(f"{task} is not a task (one of {', '.join(TASKS)})")
+            if len(set(part.sources)) < len(part.sources):
+                raise ValueError(f"{task}: sources is not a list of different channels")
+            for source in part.sources:
+                if not _is_channel_of(source, task):
+                    raise ValueError(f"{task}: {source} is not a channel <dataset>.{task}")
+        if self.size == "scarcest" and all(part.oversample for part in self.tasks.values()):
+            raise ValueError("size is scarcest, but every task oversamples, so none sets it")
+        return self
 
 
-@dataclass(frozen=True)
-class Mixtures:
-    """A mixtures file."""
+def _is_channel_of(source: str, task: str) -> bool:
+    try:
+        return split_channel(source)[1:] == (task, "")
+    except ValueError:
+        return False
 
-    path: Path
-    seed: int
+
+class Mixtures(Config):
+    """A mixtures file. `path` is where it was read from."""
+
+    seed: int = 42
     stages: dict[str, Stage]
+    path: str = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> Mixtures:
+        for name, stage in self.stages.items():
+            for earlier in stage.after:
+                if earlier not in self.stages or name in self._before(earlier):
+                    raise ValueError(f"stages.{name}: after names {earlier}, which is no earlier stage")
+        return self
+
+    def _before(self, name: str) -> set[str]:
+        """The stage and all that come before it, directly or not; ends for circles, too."""
+        found: set[str] = set()
+        waiting = [name]
+        while waiting:
+            if (name := waiting.pop()) not in found:
+                found.add(name)
+                waiting += [after for after in self.stages[name].after if after in self.stages]
+        return found
 
     def stage(self, name: str) -> Stage:
+        """A stage by its name; `InputError` lists those that exist."""
         try:
             return self.stages[name]
         except KeyError:
             raise InputError(f"has no stage {name}; there are {', '.join(self.stages)}", self.path) from None
 
 
+class ChannelFile:
+    """The rows of `<channel>.<split>.jsonl`: their ids in memory, themselves on the disk."""
+
+    def __init__(self, data: Path | str, channel: str, split: str):
+        self.path = Path(data) / f"{channel}.{split}.jsonl"
+        self.channel = channel
+        self.ids: list[str] = []
+        self.offsets = array("q")
+        if self.path.is_file():
+            self.ids = [row["id"] for row in check_rows(self.path, channel, self.offsets)]
+
+    def read(self, numbers: Sequence[int]) -> list[dict]:
+        """The rows with these numbers, counted from 0; `InputError` where the file has changed since the draw."""
+        try:
+            rows = read_rows_at(self.path, [self.offsets[number] for number in numbers])
+            same = all(row["id"] == self.ids[number] for row, number in zip(rows, numbers, strict=True))
+        except (ValueError, KeyError, TypeError):
+            same = False
+        if not same:
+            raise InputError("was written anew while it was read", self.path)
+        return rows
+
+
+def _read(picks: Sequence[tuple[ChannelFile, int]]) -> list[dict]:
+    """The rows of some picks, in their order; each file is opened once."""
+    numbers: dict[ChannelFile, list[int]] = {}
+    for file, number in picks:
+        numbers.setdefault(file, []).append(number)
+    rows = {file: iter(file.read(wanted)) for file, wanted in numbers.items()}
+    return [next(rows[file]) for file, _ in picks]
+
+
 @dataclass(frozen=True)
 class Share:
     """What a stage takes of one task. `total` counts the rows of its channels, `available` those that earlier
-    stages left, `wanted` its part of the stage's size, `rows` what was drawn."""
+    stages left, `wanted` its part of the stage's size, `picks` what was drawn: (file, number of the row)."""
 
+    task: str
     part: Part
     total: int
     available: int
     wanted: int
-    rows: tuple[dict, ...]
+    picks: tuple[tuple[ChannelFile, int], ...]
 
-    def drawn(self, source: str) -> int:
-        return sum(_source(row) == source for row in self.rows)
+    @cached_property
+    def rows(self) -> list[dict]:
+        """The rows that were drawn, in the order of the draw."""
+        return _read(self.picks)
+
+    @cached_property
+    def drawn_per_source(self) -> Counter:
+        """Channel → rows drawn from it."""
+        return Counter(file.channel for file, _ in self.picks)
 
     @property
     def short(self) -> bool:
-        return len(self.rows) < self.wanted
+        """Whether the task has fewer rows than its share."""
+        return len(self.picks) < self.wanted
 
 
 @dataclass(frozen=True)
 class Plan:
     """The draw of one stage. `largest` is the largest size that keeps the ratio without repeating a row."""
 
-    stage: Stage
+    name: str
     shares: tuple[Share, ...]
     largest: int
 
     @property
     def rows(self) -> list[dict]:
         """All rows drawn, mixed: shuffled by the same kind of hash, so that tasks alternate."""
-        rows = [(share.part.task, number, row) for share in self.shares for number, row in enumerate(share.rows)]
-        rows.sort(key=lambda item: _key(self.stage.name, item[0], item[1], item[2]["id"]))
-        return [row for *_, row in rows]
+        picks = [
+            (_key(self.name, share.task, number, file.ids[row]), file, row)
+            for share in self.shares
+            for number, (file, row) in enumerate(share.picks)
+        ]
+        picks.sort(key=lambda pick: pick[0])
+        return _read([(file, row) for _, file, row in picks])
 
     def check(self) -> None:
         """Raise `InputError` when a task has fewer rows than its share."""
@@ -102,15 +196,14 @@ class Plan:
         if not short:
             return
         lacks = "; ".join(
-            f"{s.part.task} wants {s.wanted:,} rows and has {s.available:,} ({', '.join(s.part.sources)})"
-            for s in short
+            f"{s.task} wants {s.wanted:,} rows and has {s.available:,} ({', '.join(s.part.sources)})" for s in short
         )
         advice = (
-            f"the largest size that keeps the ratio is {self.largest:,} (amt:{self.stage.name}#{self.largest})"
+            f"the largest size that keeps the ratio is {self.largest:,} (amt:{self.name}#{self.largest})"
             if self.largest
             else "build its rows first, or leave the task out of the mixture"
         )
-        raise InputError(f"{self.stage.name} is too scarce: {lacks}; {advice}")
+        raise InputError(f"{self.name} is too scarce: {lacks}; {advice}")
 
     def table(self) -> str:
         """The plan as text, one line per channel."""
@@ -122,16 +215,16 @@ class Plan:
                 left = f"{share.available:,}" + (f" of {share.total:,}" if share.available != share.total else "")
                 lines.append(
                     (
-                        share.part.task if first else "",
+                        share.task if first else "",
                         str(share.part.weight) if first else "",
                         source,
                         left if first else "",
                         f"{share.wanted:,}" if first else "",
-                        f"{share.drawn(source):,}"
+                        f"{share.drawn_per_source[source]:,}"
                         + (" TOO SCARCE" if share.short else " repeated" if share.wanted > share.available else ""),
                     )
                 )
-        wanted, drawn = sum(s.wanted for s in self.shares), sum(len(s.rows) for s in self.shares)
+        wanted, drawn = sum(s.wanted for s in self.shares), sum(len(s.picks) for s in self.shares)
         lines.append(("total", "", "", "", f"{wanted:,}", f"{drawn:,}"))
         widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
         return "\n".join(
@@ -143,17 +236,18 @@ class Plan:
         )
 
     def as_json(self) -> dict:
+        """The plan's numbers."""
         return {
-            "stage": self.stage.name,
-            "size": sum(len(share.rows) for share in self.shares),
+            "stage": self.name,
+            "size": sum(len(share.picks) for share in self.shares),
             "largest": self.largest,
             "tasks": {
-                share.part.task: {
+                share.task: {
                     "weight": share.part.weight,
                     "total": share.total,
                     "available": share.available,
                     "wanted": share.wanted,
-                    "drawn": {source: share.drawn(source) for source in share.part.sources},
+                    "drawn": {source: share.drawn_per_source[source] for source in share.part.sources},
                 }
                 for share in self.shares
             },
@@ -184,122 +278,66 @@ def _key(*parts: object) -> bytes:
     return hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=16).digest()
 
 
-def _source(row: dict) -> str:
-    return ".".join(split_channel(row["channel"])[:2])
-
-
-def order(rows: Sequence[dict], task: str, seed: int) -> list[dict]:
-    """The rows in the order in which they are drawn for `task`."""
-    return sorted(rows, key=lambda row: (_key(seed, task, row["id"]), row["channel"]))
+def order(ids: Sequence[str], task: str, seed: int) -> np.ndarray:
+    """The numbers of the rows with these ids in the order in which they are drawn for `task`."""
+    keys = np.frombuffer(b"".join(_key(seed, task, clip) for clip in ids), dtype=">u8").reshape(-1, 2)
+    return np.lexsort((keys[:, 1], keys[:, 0]))
 
 
 def read_mixtures(path: Path | str | None = None) -> Mixtures:
     """Read a mixtures file (`AMT_MIXTURES`, else the project's own); `InputError` names what is wrong in it."""
     path = Path(path or os.environ.get("AMT_MIXTURES") or DEFAULT)
-    config = read_yaml(path)
-    if not isinstance(config, dict) or not isinstance(config.get("stages"), dict):
-        raise InputError("needs a key stages", path)
-    _no_other_keys(config, {"seed", "stages"}, "the file", path)
-    seed = config.get("seed", 42)
-    if not isinstance(seed, int):
-        raise InputError(f"seed is {seed!r}, not a whole number", path)
-    stages = {name: _stage(name, body, path) for name, body in config["stages"].items()}
-    for stage in stages.values():
-        for earlier in stage.after:
-            if not isinstance(earlier, str) or earlier not in stages or stage.name in _before(earlier, stages):
-                raise InputError(f"{stage.name}: after names {earlier}, which is no earlier stage", path)
-    return Mixtures(path, seed, stages)
+    return read_config(path, Mixtures).model_copy(update={"path": str(path)})
 
 
-def _before(name: str, stages: dict[str, Stage]) -> set[str]:
-    """The stage and all that come before it, directly or not; ends for circles, too."""
-    found, open_names = set(), [name]
-    while open_names:
-        if (name := open_names.pop()) not in found:
-            found.add(name)
-            open_names += [after for after in stages[name].after if isinstance(after, str) and after in stages]
-    return found
-
-
-def _no_other_keys(mapping: dict, allowed: set[str], where: str, path: Path) -> None:
-    unknown = sorted(set(mapping) - allowed)
-    if unknown:
-        raise InputError(f"{where} has an unknown key {unknown[0]}; there are {', '.join(sorted(allowed))}", path)
-
-
-def _stage(name: str, body: object, path: Path) -> Stage:
-    if not isinstance(body, dict) or not isinstance(body.get("tasks"), dict) or not body["tasks"]:
-        raise InputError(f"{name} needs a key tasks", path)
-    _no_other_keys(body, {"size", "after", "disjoint", "tasks"}, name, path)
-    size = body.get("size", "scarcest")
-    if size != "scarcest" and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
-        raise InputError(f"{name}: size is {size!r}, neither a positive number nor scarcest", path)
-    disjoint = body.get("disjoint", "clip_task")
-    if disjoint not in ("clip_task", "clip"):
-        raise InputError(f"{name}: disjoint is {disjoint!r}, neither clip_task nor clip", path)
-    parts = []
-    for task, options in body["tasks"].items():
-        where = f"{name}.{task}"
-        if task not in TASKS:
-            raise InputError(f"{where} is not a task (one of {', '.join(TASKS)})", path)
-        if not isinstance(options, dict):
-            raise InputError(f"{where} needs the keys weight and sources", path)
-        _no_other_keys(options, {"weight", "sources", "oversample"}, where, path)
-        weight, sources = options.get("weight"), options.get("sources")
-        if not isinstance(weight, int) or isinstance(weight, bool) or weight < 1:
-            raise InputError(f"{where}: weight is {weight!r}, not a positive whole number", path)
-        if not isinstance(sources, list) or not sources or len(set(map(str, sources))) < len(sources):
-            raise InputError(f"{where}: sources is {sources!r}, not a list of different channels", path)
-        for source in sources:
-            try:
-                fits = split_channel(source)[1:] == (task, None)
-            except (ValueError, AttributeError, TypeError):
-                fits = False
-            if not fits:
-                raise InputError(f"{where}: {source} is not a channel <dataset>.{task}", path)
-        oversample = options.get("oversample", False)
-        if not isinstance(oversample, bool):
-            raise InputError(f"{where}: oversample is {oversample!r}, neither true nor false", path)
-        parts.append(Part(task, weight, tuple(sources), oversample))
-    if size == "scarcest" and all(part.oversample for part in parts):
-        raise InputError(f"{name}: size is scarcest, but every task oversamples, so none sets it", path)
-    after = body.get("after") or []
-    if not isinstance(after, list):
-        raise InputError(f"{name}: after is {after!r}, not a list of stages", path)
-    return Stage(name, tuple(parts), None if size == "scarcest" else size, tuple(after), disjoint)
-
-
-def read_channel(data: Path | str, channel: str, split: str) -> list[dict]:
-    """The rows of `<channel>.<split>.jsonl`, [] when there is no such file.
+def check_rows(path: Path, channel: str, offsets: array | None = None) -> Iterator[dict]:
+    """The rows of a channel's file, one at a time; `offsets` takes where each of them begins.
 
     Raises `InputError` for a row without id, query, response or with another channel than the file's, and for an id
     that comes twice.
     """
-    path = Path(data) / f"{channel}.{split}.jsonl"
-    if not path.is_file():
-        return []
-    rows, seen = [], set()
-    for number, row in read_rows(path):
+    seen: set[str] = set()
+    for number, row in read_rows(path, offsets):
         for key in ("id", "channel", "query", "response"):
             if not isinstance(row.get(key), str):
                 raise InputError(f"has no text under {key}", path, number)
         try:
-            fits = _source(row) == channel
+            source = ".".join(split_channel(row["channel"])[:2])
             "".join((row["id"], row["query"], row["response"])).encode()
         except UnicodeEncodeError:
             raise InputError("holds half of a surrogate pair, which is no character", path, number) from None
         except ValueError as error:
             raise InputError(str(error), path, number) from None
-        if not fits:
+        if source != channel:
             raise InputError(f"channel {row['channel']} in a file of {channel}", path, number)
         if row["id"] in seen:
             raise InputError(f"duplicate id {row['id']}", path, number)
         seen.add(row["id"])
-        rows.append(row)
-    return rows
+        yield row
 
 
-def draw(mixtures: Mixtures, name: str, data: Path | str, size: int | None = None, _read: dict | None = None) -> Plan:
+def read_channel(data: Path | str, channel: str, split: str) -> list[dict]:
+    """The rows of `<channel>.<split>.jsonl`, [] when there is no such file; raises as `check_rows`."""
+    path = Path(data) / f"{channel}.{split}.jsonl"
+    return list(check_rows(path, channel)) if path.is_file() else []
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """What a task can draw from: all its files, and its picks in the order of the draw, without those taken before."""
+
+    total: int
+    left: list[tuple[ChannelFile, int]]
+
+
+def _pool(files: Sequence[ChannelFile], task: str, seed: int, taken: set[str]) -> _Pool:
+    rows = [(file, number) for file in files for number in range(len(file.ids))]
+    left = [(file, number) for file, number in rows if file.ids[number] not in taken] if taken else rows
+    places = order([file.ids[number] for file, number in left], task, seed)
+    return _Pool(len(rows), [left[place] for place in places])
+
+
+def draw(mixtures: Mixtures, name: str, data: Path | str, size: int | None = None, _files: dict | None = None) -> Plan:
     """The plan of stage `name` over the training rows in `data`; `size` overrides the configured one.
 
     A task with too few rows gives fewer (`Plan.check` refuses that); it is never padded. What `after` stages take is
@@ -309,40 +347,49 @@ def draw(mixtures: Mixtures, name: str, data: Path | str, size: int | None = Non
     if not data.is_dir():
         raise InputError("no such folder of AMT rows (python -m data_prep.build_amt makes it)", data)
     stage = mixtures.stage(name)
-    cache = {} if _read is None else _read  # a channel's file is read once for all stages of the chain
-
-    taken: set = set()
+    files: dict[str, ChannelFile] = {} if _files is None else _files  # read once for all stages of the chain
+    taken: dict[str, set[str]] = {task: set() for task in TASKS}  # task → ids
     for earlier in stage.after:
-        for share in draw(mixtures, earlier, data, _read=cache).shares:
-            taken |= {(row["id"], share.part.task) for row in share.rows}
+        for share in draw(mixtures, earlier, data, _files=files).shares:
+            taken[share.task] |= {file.ids[number] for file, number in share.picks}
     if stage.disjoint == "clip":
-        clips = {clip for clip, _ in taken}
-
-    pools = []
-    for part in stage.parts:
-        for source in part.sources:
-            if source not in cache:
-                cache[source] = read_channel(data, source, "train")
-        rows = [row for source in part.sources for row in cache[source]]
-        if stage.disjoint == "clip":
-            left = [row for row in rows if row["id"] not in clips]
-        else:
-            left = [row for row in rows if (row["id"], part.task) not in taken]
-        pools.append((part, len(rows), order(left, part.task, mixtures.seed)))
-
-    weights = [part.weight for part in stage.parts]
+        taken = dict.fromkeys(taken, set().union(*taken.values()))
+    for source in (source for part in stage.tasks.values() for source in part.sources):
+        if source not in files:
+            files[source] = ChannelFile(data, source, "train")
+    pools = {
+        task: _pool([files[source] for source in part.sources], task, mixtures.seed, taken[task])
+        for task, part in stage.tasks.items()
+    }
+    parts = stage.tasks
+    weights = [part.weight for part in parts.values()]
     largest = 0
-    if all(left or part.oversample for part, _, left in pools) and not all(part.oversample for part in stage.parts):
-        largest = largest_size(weights, [None if part.oversample else len(left) for part, _, left in pools])
+    if all(pools[task].left or part.oversample for task, part in parts.items()):
+        limits = [None if part.oversample else len(pools[task].left) for task, part in parts.items()]
+        largest = largest_size(weights, limits) if any(limit is not None for limit in limits) else 0
     if size is None:
-        size = stage.size if stage.size is not None else largest
+        size = largest if stage.size == "scarcest" else stage.size
     shares = []
-    for (part, total, left), wanted in zip(pools, apportion(size, weights), strict=True):
+    for (task, part), wanted in zip(parts.items(), apportion(size, weights), strict=True):
+        left = pools[task].left
         if size == 0:  # scarcest, and some task has no rows at all: name it instead of drawing nothing
             wanted = max(wanted, int(not left))
         passes = -(-wanted // len(left)) if part.oversample and left else 1
-        shares.append(Share(part, total, len(left), wanted, tuple((left * passes)[:wanted])))
-    return Plan(stage, tuple(shares), largest)
+        shares.append(Share(task, part, pools[task].total, len(left), wanted, tuple((left * passes)[:wanted])))
+    return Plan(name, tuple(shares), largest)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may choose."""
+
+    stage: str = option(help="a stage of the mixtures file: stage1, stage2, …")
+    data: str | None = option(None, metavar="DIR", help="folder of AMT rows (default: AMT_DATA)")
+    mixtures: Path | None = option(
+        None, metavar="FILE", help="mixtures file (default: AMT_MIXTURES, else configs/mixtures.yaml)"
+    )
+    size: int | None = option(None, metavar="N", help="number of rows instead of the configured size")
+    json: Path | None = option(None, metavar="FILE", help="also write the plan to this file")
 
 
 def data_root(option: str | None = None) -> Path:
@@ -354,21 +401,16 @@ def data_root(option: str | None = None) -> Path:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Print the plan of an M2SE stage.", prog="swift_plugins.mixture")
-    parser.add_argument("--stage", required=True, help="a stage of the mixtures file: stage1, stage2, …")
-    parser.add_argument("--data", help="folder of AMT rows (default: AMT_DATA)")
-    parser.add_argument("--mixtures", help="mixtures file (default: AMT_MIXTURES, else configs/mixtures.yaml)")
-    parser.add_argument("--size", type=int, help="number of rows instead of the configured size")
-    parser.add_argument("--json", help="also write the plan to this file")
-    args = parser.parse_args()
-    if args.size is not None and args.size < 1:
-        raise InputError(f"--size {args.size} is not a positive number")
-    mixtures = read_mixtures(args.mixtures)
-    plan = draw(mixtures, args.stage, data_root(args.data), args.size)
-    print(f"{args.stage} of {mixtures.path}, seed {mixtures.seed}\n{plan.table()}")
+    """Print the plan of a stage; a stage that cannot be drawn ends with status 2."""
+    options = parse(Options, __doc__, prog="swift_plugins.mixture")
+    if options.size is not None and options.size < 1:
+        raise InputError(f"--size {options.size} is not a positive number")
+    mixtures = read_mixtures(options.mixtures)
+    plan = draw(mixtures, options.stage, data_root(options.data), options.size)
+    print(f"{options.stage} of {mixtures.path}, seed {mixtures.seed}\n{plan.table()}")
     plan.check()
-    if args.json:
-        write_json(args.json, plan.as_json())
+    if options.json:
+        write_json(options.json, plan.as_json())
     return 0
 
 

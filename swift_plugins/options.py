@@ -48,7 +48,9 @@ def parser(options: type, doc: str | None, prog: str) -> argparse.ArgumentParser
         argument = {"default": field.default, **field.metadata}
         group, positional = argument.pop("group"), argument.pop("positional")
         flag = argument.pop("flag", "--" + field.name.replace("_", "-"))
-        argument |= _reading(hints[field.name]) | {k: v for k, v in field.metadata.items() if k in ("type", "nargs")}
+        argument = _reading(hints[field.name]) | argument
+        if argument.get("action") == "append":  # one value each time; argparse would append to the default itself
+            argument |= {"default": None, "nargs": None}
         if argument["default"] is dataclasses.MISSING:
             del argument["default"]
             argument |= {} if positional else {"required": True}
@@ -62,7 +64,12 @@ def parser(options: type, doc: str | None, prog: str) -> argparse.ArgumentParser
 def parse(options: type[T], doc: str | None, prog: str, argv: Sequence[str] | None = None) -> T:
     """Read `argv` (default: the command line); what argparse refuses ends the program with status 2."""
     values = vars(parser(options, doc, prog).parse_args(argv))
-    return options(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    for field in dataclasses.fields(options):
+        if isinstance(values[field.name], list):
+            values[field.name] = tuple(values[field.name])
+        elif field.metadata.get("action") == "append" and values[field.name] is None:
+            values[field.name] = field.default
+    return options(**values)
 
 
 def _reading(hint: Any) -> dict[str, Any]:

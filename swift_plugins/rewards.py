@@ -19,7 +19,8 @@ amt_aus      F1 of the AUs that the phrases stand for (fer)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 
 from swift.metrics import eval_metrics_map
 from swift.metrics.base import EvalMetrics
@@ -30,7 +31,8 @@ from swift.utils import Serializer, get_logger
 from swift_plugins import metrics
 from swift_plugins.scoring import scores
 from swift_plugins.scoring.results import group_rows
-from swift_plugins.tasks import TASKS, Task, aus_of, emotion_in, split_channel
+from swift_plugins.tasks import TASKS, Task, split_channel
+from swift_plugins.tasks.task import set_f1
 
 logger = get_logger()
 
@@ -44,28 +46,10 @@ def _gold(channel: str, solution: str) -> tuple[Task, str, object]:
     return TASKS[key], dataset, gold
 
 
-def set_f1(gold: Iterable, prediction: Iterable) -> float:
-    """F1 of two sets; 1 when both are empty."""
-    gold, prediction = set(gold), set(prediction)
-    if not gold and not prediction:
-        return 1.0
-    return metrics.prf(len(gold & prediction), len(prediction), len(gold))["f1"]
-
-
 def answer_reward(completion: str, channel: str, solution: str) -> float | None:
     """1 for a right answer in any form; None for a reason (eri) whose gold names no single emotion."""
     task, dataset, gold = _gold(channel, solution)
-    prediction = task.lenient(completion, dataset)
-    if task.key == "eri":
-        emotion = emotion_in(gold, dataset)
-        return None if emotion is None else float(emotion_in(prediction, dataset) == emotion)
-    if prediction is None:
-        return 0.0
-    if task.key == "fer":
-        return float(aus_of(prediction) == aus_of(gold))
-    if task.key == "ecpe":
-        return float(set(prediction) == set(gold))
-    return float(prediction == gold)
+    return task.reward(gold, task.lenient(completion, dataset), dataset)
 
 
 def format_reward(completion: str, channel: str, solution: str) -> float:
@@ -74,29 +58,23 @@ def format_reward(completion: str, channel: str, solution: str) -> float:
     return float(TASKS[key].strict(completion, dataset) is not None)
 
 
-def pairs_reward(completion: str, channel: str, solution: str) -> float | None:
-    """F1 of the pairs of one target; None for other tasks."""
+def part_reward(name: str, completion: str, channel: str, solution: str) -> float | None:
+    """F1 of the parts of an answer, for the task whose reward has this name; None for other tasks."""
     task, dataset, gold = _gold(channel, solution)
-    if task.key != "ecpe":
+    if task.part_reward != name:
         return None
     prediction = task.lenient(completion, dataset)
-    return 0.0 if prediction is None else set_f1(gold, prediction)
+    return 0.0 if prediction is None else set_f1(task.members(gold), task.members(prediction))
 
 
-def aus_reward(completion: str, channel: str, solution: str) -> float | None:
-    """F1 of the AUs of one face; None for other tasks."""
-    task, dataset, gold = _gold(channel, solution)
-    if task.key != "fer":
-        return None
-    prediction = task.lenient(completion, dataset)
-    return 0.0 if prediction is None else set_f1(aus_of(gold), aus_of(prediction))
-
-
-REWARDS = {
+REWARDS: dict[str, Callable[[str, str, str], float | None]] = {
     "amt_answer": answer_reward,
     "amt_format": format_reward,
-    "amt_pairs": pairs_reward,
-    "amt_aus": aus_reward,
+    **{
+        task.part_reward: functools.partial(part_reward, task.part_reward)
+        for task in TASKS.values()
+        if task.part_reward
+    },
 }
 
 
@@ -107,7 +85,7 @@ def _orm(name: str) -> type[ORM]:
     def __call__(self, completions: Sequence[str], channel: Sequence[str], solution: Sequence[str], **_) -> list:
         return [reward(*row) for row in zip(completions, channel, solution, strict=True)]
 
-    return type(name, (ORM,), {"__call__": __call__, "__doc__": reward.__doc__})  # its name is that of the curve
+    return type(name, (ORM,), {"__call__": __call__})  # its name is that of the curve
 
 
 class AmtMetrics(EvalMetrics):
@@ -128,7 +106,7 @@ class AmtMetrics(EvalMetrics):
             logger.warning_once("eval_metric amt: the rows behind the predictions are unknown, no figures per channel")
             return {}
         figures = channel_metrics(
-            {key: row.get(key) for key in ("channel", "messages", "images", "videos")}
+            {key: row.get(key) for key in ("id", "facts", "channel", "messages", "images", "videos")}
             | {"response": response, "labels": gold}
             for row, (response, gold) in zip(rows, answers, strict=True)
         )
@@ -160,7 +138,7 @@ def channel_metrics(rows: Iterable[dict]) -> dict[str, float]:
     for name, channel in group_rows(rows).items():
         block = scores.score_channel(channel)
         strict = scores.flatten(block["strict"])
-        firsts.append(next(strict[metric] for metric, _ in scores.HEADLINES[channel.task.key] if metric in strict))
+        firsts.append(next(strict[metric] for metric, _ in channel.task.headlines if metric in strict))
         for metric, value in strict.items():
             figures[f"{name}_{metric.replace(' ', '_')}"] = value
         figures[f"{name}_unparsed"] = metrics.ratio(block["unparsed"], block["n"])

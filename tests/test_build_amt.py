@@ -44,7 +44,7 @@ def test_all_three_datasets(world, build, tmp_path):
     assert done.returncode == 0, done.stderr
     for name in ("meld.mer", "meld.msa", "mosei.mer", "mosei.msa", "mosei.eri", "ecf.ecpe"):
         for row in done.rows(name):
-            assert list(row) == ["id", "channel", "query", "response", "videos"]
+            assert [key for key in row if key != "facts"] == ["id", "channel", "query", "response", "videos"]
             assert row["channel"] == name and row["id"].startswith(f"{name.split('.')[0]}/train/")
             assert (world / row["videos"][0]).is_file(), "relative to the parent of the three folders"
             assert not Path(row["videos"][0]).is_absolute()
@@ -54,7 +54,11 @@ def test_all_three_datasets(world, build, tmp_path):
     # training targets all have a cause, and every response reads back as what it was written from
     for row in done.rows("ecf.ecpe"):
         assert TASKS["ecpe"].strict(row["response"], "ecf")
+        assert row["facts"]["dialogue"] + f"utt{row['facts']['index']}" == row["id"]
+        assert row["facts"].get("previous") == (row["facts"]["index"] - 1 or None)
+        assert row["response"].startswith(f"{row['facts']['index']}_{row['facts']['emotion']},")
     for row in done.rows("meld.mer"):
+        assert row["facts"]["transcript"] in row["query"]
         assert f"{TASKS['mer'].strict(row['response'], 'meld').capitalize()}." == row["response"]
 
 

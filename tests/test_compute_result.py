@@ -44,12 +44,6 @@ def row(response, labels, channel="meld.mer", number=0, **more):
     return {"response": response, "labels": labels, "channel": channel, "videos": [f"dia{number}_utt0.mp4"], **more}
 
 
-def conversation(*lines, target):
-    """The messages of an ecpe row without a clip."""
-    query = "Conversation:\n" + "\n".join(lines) + f"\n\nTarget:\n{lines[target - 1]}\n\nWhich lines are causes?"
-    return [{"role": "user", "content": query}, {"role": "assistant", "content": "ignored"}]
-
-
 @pytest.fixture
 def write(tmp_path):
     def write_(rows, name="result.jsonl", end="\n"):
@@ -172,53 +166,51 @@ def test_phrases_of_another_facs_file(write, tmp_path):
     assert (block["unparsed"], block["lenient"]["f1"]) == (1, 1)
 
 
-def test_conversations_without_clips_are_told_apart_by_their_lines(write, tmp_path):
-    lines = ["1_joy. Ross: Hi.", "2_anger. Monica: No!"]
+def test_facts_tell_conversations_apart_whatever_the_prompt_says(write, tmp_path):
+    def ecpe(response, labels, dialogue, index, emotion, **more):
+        facts = {"dialogue": f"ecf/test/dia{dialogue}", "index": index, "emotion": emotion, **more}
+        identity = f"ecf/test/dia{dialogue}utt{index}"
+        return {"response": response, "labels": labels, "channel": "ecf.ecpe", "id": identity, "facts": facts}
+
     rows = [
-        {
-            "response": "2_anger,1",
-            "labels": "1_joy,1",
-            "channel": "ecf.ecpe",
-            "messages": conversation(*lines, target=1),
-        },
-        {
-            "response": "1_joy,1",
-            "labels": "2_anger,1",
-            "channel": "ecf.ecpe",
-            "messages": conversation(*lines, target=2),
-        },
-        {
-            "response": "1_joy,1",
-            "labels": "",
-            "channel": "ecf.ecpe",
-            "messages": conversation("1_joy. A: Hm.", target=1),
-        },
+        ecpe("2_anger,1", "1_joy,1", 1, 1, "joy", previous=None),
+        ecpe("1_joy,1", "2_anger,1", 1, 2, "anger", previous=1),
+        ecpe("1_joy,1", "", 2, 1, "joy"),
     ]
     block = score(write(rows), folder=tmp_path)["ecf.ecpe"]
     # semeval pools the two rows of the first conversation: each holds the other's pair; the third row is wrong
     assert block["strict"]["semeval"]["precision"] == pytest.approx(2 / 3)
     assert block["strict"]["semeval"]["recall"] == 1
     assert block["strict"]["paper"]["f1"] == 0
-    own = block["baselines"]["self-cause"]["semeval"]
-    assert (own["precision"], own["recall"]) == pytest.approx(
-        (1 / 3, 1 / 2)
-    )  # the prompt tells the empty target's emotion
+    own = block["baselines"]["self-cause"]["semeval"]  # the facts tell the empty target's emotion
+    assert (own["precision"], own["recall"]) == pytest.approx((1 / 3, 1 / 2))
+    both = block["baselines"]["self + previous"]["semeval"]
+    assert (both["precision"], both["recall"]) == pytest.approx((2 / 4, 1))
 
 
-def test_ids_of_amt_rows_name_the_conversation(write, tmp_path):
-    messages = [{"role": "user", "content": "no lines here"}, {"role": "assistant", "content": "1_joy,1"}]
-    results = write([{"response": "1_joy,1", "labels": "1_joy,1", "channel": "ecf.ecpe", "messages": messages}])
-    rows = write(
-        [{"id": "ecf/test/dia1375utt1", "channel": "ecf.ecpe", "query": "no lines here", "response": "1_joy,1"}],
-        "amt.jsonl",
-    )
+def test_rows_join_the_results_of_others_exactly_or_not_at_all(write, tmp_path):
+    def result(query, response="1_joy,1", labels="1_joy,1"):
+        messages = [{"role": "user", "content": query}, {"role": "assistant", "content": response}]
+        return {"response": response, "labels": labels, "channel": "ecf.ecpe", "messages": messages}
+
+    def built(query, dialogue):
+        facts = {"dialogue": f"ecf/test/dia{dialogue}", "index": 1, "emotion": "joy"}
+        identity = f"ecf/test/dia{dialogue}utt1"
+        return {"id": identity, "channel": "ecf.ecpe", "query": query, "response": "1_joy,1", "facts": facts}
+
+    results = write([result("first"), result("second")])
+    rows = write([built("first", 1375), built("second", 1376)], "amt.jsonl")
     submission = tmp_path / "submission.json"
     assert "--rows" in refused(results, "--semeval-submission", submission)
     assert not submission.exists()
+    assert "no baselines: 2 rows do not say" in run(results).stdout
     assert run(results, "--semeval-submission", submission, "--rows", rows).returncode == 0
     assert json.loads(submission.read_text()) == [
-        {"conversation_ID": 1375, "emotion-cause_pairs": [["1_joy", "1"]]},
+        {"conversation_ID": number, "emotion-cause_pairs": [["1_joy", "1"]]} for number in (1375, 1376)
     ]
+    assert "is the answer to none of the AMT rows" in refused(write([result("third")]), "--rows", rows)
+    twice = write([built("first", 1375), built("first", 1376)], "twice.jsonl")
+    assert "could be the answer to 2 AMT rows with the same words" in refused(write([result("first")]), "--rows", twice)
 
 
 def test_ms_swift_2_rows_and_gz(write, tmp_path):

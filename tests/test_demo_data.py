@@ -1,33 +1,18 @@
-"""The demo world: same seed, same bytes; readable by our own readers; the truth in it is what the clips show."""
+"""The synthetic datasets: same seed, same bytes; readable by our own readers; the truth is what the clips show."""
 
 import csv
 import hashlib
 import random
-import subprocess
-import sys
-from pathlib import Path
+from dataclasses import replace
 
 import av
 import pytest
 
-from data_prep.demo import world as demo_data
+from data_prep.demo.faces import INTENSITIES, draw_frame, random_clip
+from data_prep.demo.layouts import generate
+from data_prep.demo.words import NOUNS, conversation
 from data_prep.readers import ecf, meld, mosei
-from swift_plugins.files import read_rows
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def run(*arguments):
-    command = [sys.executable, "-m", "data_prep.demo", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    out = tmp_path_factory.mktemp("demo") / "world"
-    done = run("--out", out, "--size", "tiny")
-    assert done.returncode == 0, done.stderr
-    return out
+from swift_plugins.files import InputError, read_rows
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +26,16 @@ def hashes(folder):
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(world, tmp_path):
-    assert run("--out", tmp_path / "again", "--size", "tiny").returncode == 0
+    generate(tmp_path / "again", size="tiny")  # in this process, `world` by the command
     assert hashes(tmp_path / "again") == hashes(world)
-    assert run("--out", tmp_path / "other", "--size", "tiny", "--seed", 1).returncode == 0
+    generate(tmp_path / "other", seed=1, size="tiny")
     assert hashes(tmp_path / "other")["truth.jsonl"] != hashes(world)["truth.jsonl"]
 
 
-def test_a_folder_in_use_is_refused_in_one_line_and_left_alone(world):
+def test_a_folder_in_use_is_refused_and_left_alone(world):
     before = hashes(world)
-    done = run("--out", world, "--size", "tiny")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "exists already" in done.stderr
+    with pytest.raises(InputError, match="exists already"):
+        generate(world, size="tiny")
     assert hashes(world) == before
 
 
@@ -94,7 +78,7 @@ def test_the_au_tables_have_openface_columns_and_peak_at_the_true_apex(world, tr
         for face in record["faces"]:
             mine = [row for row in rows if row["face_id"] == str(face["face_id"]) and row["success"] == "1"]
             assert len(mine) == record["frames"]
-            sums = [sum(float(row[f"AU{au:02d}_r"]) for au in demo_data.INTENSITIES if au != 45) for row in mine]
+            sums = [sum(float(row[f"AU{au:02d}_r"]) for au in INTENSITIES if au != 45) for row in mine]
             assert sums.index(max(sums)) == face["apex"]
             for au, value in face["aus"].items():
                 shown = mine[face["apex"]]
@@ -103,16 +87,16 @@ def test_the_au_tables_have_openface_columns_and_peak_at_the_true_apex(world, tr
 
 def test_an_au_shows_in_the_picture():
     """Every AU of OpenFace changes the drawn face, the more the stronger it is."""
-    for au in (*demo_data.INTENSITIES, 28):
+    for au in (*INTENSITIES, 28):
         pictures = []
         for value in (0.0, 2.0, 4.5):
             rng = random.Random(3)
-            clip = demo_data.make_clip(rng, "mosei", "x.mp4", "x", "neutral", 1, demo_data.facs()[0])
-            still = dict.fromkeys((*demo_data.INTENSITIES, 28), 0.0)
-            face = demo_data.replace(clip.faces[0], rest=still, peak=still | {au: value}, apex=8, blink=99)
+            clip = random_clip(rng, "mosei", "x.mp4", "x", "neutral", 1, {"neutral": []})
+            still = dict.fromkeys((*INTENSITIES, 28), 0.0)
+            face = replace(clip.faces[0], rest=still, peak=still | {au: value}, apex=8, blink=99)
             if au == 45:
-                face = demo_data.replace(face, blink=8 if value else 99)
-            pictures.append(demo_data.draw_frame(demo_data.replace(clip, faces=(face,)), 8))
+                face = replace(face, blink=8 if value else 99)
+            pictures.append(draw_frame(replace(clip, faces=(face,)), 8))
         weak, strong = (
             sum(a != b for a, b in zip(pictures[0].tobytes(), picture.tobytes(), strict=True))
             for picture in pictures[1:]
@@ -124,7 +108,7 @@ def test_a_cause_is_the_line_that_tells_of_the_thing():
     rng = random.Random(0)
     pairs = own = later = none = 0
     for _ in range(300):
-        lines = demo_data.conversation(rng, recent=0.8)
+        lines = conversation(rng, recent=0.8)
         for index, line in enumerate(lines, 1):
             assert line.causes == sorted(set(line.causes))
             assert (line.emotion != "neutral") or not line.causes
@@ -135,7 +119,7 @@ def test_a_cause_is_the_line_that_tells_of_the_thing():
             for cause in line.causes:
                 words = set(line.text.lower().rstrip(".!").replace(",", "").split())
                 told = set(lines[cause - 1].text.lower().rstrip(".!").replace(",", "").split())
-                assert words & told & set(demo_data.NOUNS)
+                assert words & told & set(NOUNS)
     assert 0.4 < own / pairs < 0.6
     assert 0.01 < later / pairs < 0.08
     assert none

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from data_prep.demo import world as demo_data
+from data_prep.demo.layouts import generate
 from data_prep.doctor import checks as doctor
 from data_prep.doctor import clips as clip_check
 
@@ -240,7 +240,7 @@ def plant(world):
 def worlds(tmp_path_factory):
     """Findings of the demo world before and after the faults are planted, and what was planted."""
     world = tmp_path_factory.mktemp("doctor") / "world"
-    demo_data.make(world, seed=5, size="tiny")
+    generate(world, seed=5, size="tiny")
     folders = [option for name in ("meld", "ecf", "mosei") for option in (f"--{name}", world / name)]
 
     def look(out):

@@ -55,16 +55,16 @@ def build(ecf, out, *options):
 
 
 def answer(rows, responses):
-    """Result rows as ms-swift writes them: no id."""
+    """Result rows as `swift infer` writes them for `amt:…` rows: with what they are about."""
     for row, response in zip(rows, responses, strict=True):
         messages = [{"role": "user", "content": row["query"]}, {"role": "assistant", "content": response}]
-        media = {key: row[key] for key in ("videos",) if key in row}
+        kept = {key: row[key] for key in ("id", "facts", "videos") if key in row}
         yield {
             "response": response,
             "labels": row["response"],
             "channel": row["channel"],
             "messages": messages,
-            **media,
+            **kept,
         }
 
 
@@ -103,33 +103,26 @@ def test_from_a_mer_pass_to_figures_that_compare_with_semeval(ecf, tmp_path):
     assert (own["precision"], own["recall"]) == pytest.approx((1 / 3, 1 / 3))
 
 
-def test_the_same_words_need_the_order_of_the_split(ecf, tmp_path):
+def test_the_order_of_the_file_says_nothing(ecf, tmp_path):
+    """`Yes .` is said twice and answered differently: the ids tell which answer is whose."""
     rows, _ = build(ecf, tmp_path / "amt", "--ecf-mer")
     results = list(answer(rows["ecf.mer"], ANSWERS))
-    write_rows(tmp_path / "mixed.jsonl", results[::-1])
-    _, done = build(ecf, tmp_path / "honest", "--ecf-emotions", tmp_path / "mixed.jsonl")
-    assert done.returncode == 2 and "cannot be known" in done.stderr and done.stderr.count("\n") == 1
-    same = list(answer(rows["ecf.mer"], ["Surprise.", "Joy.", "Neutral.", "Anger.", "Joy."]))
-    write_rows(tmp_path / "same.jsonl", same[::-1])  # both `Yes .` got the same answer: nothing to confuse
-    honest, _ = build(ecf, tmp_path / "honest", "--ecf-emotions", tmp_path / "same.jsonl")
-    assert len(honest["ecf.ecpe"]) == 5
-
-
-def test_clips_tell_utterances_apart(ecf, tmp_path):
-    rows, _ = build(ecf, tmp_path / "amt", "--ecf-mer")
-    clips = [row | {"videos": [f"/media/ecf/test/{row['id'].split('/')[-1]}.mp4"]} for row in rows["ecf.mer"]]
-    write_rows(tmp_path / "mer.jsonl", list(answer(clips, ANSWERS))[::-1])
-    honest, done = build(ecf, tmp_path / "honest", "--ecf-emotions", tmp_path / "mer.jsonl")
-    assert done.returncode == 0, done.stderr
-    assert [row["channel"] for row in honest["ecf.ecpe"]].count("ecf.ecpe.missed") == 1
+    built = []
+    for name, order in (("one", 1), ("two", -1)):
+        write_rows(tmp_path / f"{name}.jsonl", results[::order])
+        _, done = build(ecf, tmp_path / name, "--ecf-emotions", tmp_path / f"{name}.jsonl")
+        assert done.returncode == 0, done.stderr
+        built.append((tmp_path / name / "ecf.ecpe.test.jsonl").read_bytes())
+    assert built[0] == built[1]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows: rows[:-1], "are wanted"),  # a run that was cut off
-        (lambda rows: [*rows, rows[0]], "are wanted"),  # two runs in one file
-        (lambda rows: [{**rows[0], "messages": [{"role": "user", "content": "?"}]}, *rows[1:]], "no utterance"),
+        (lambda rows: rows[:-1], "lacks 1 of 5 utterances"),  # a run that was cut off
+        (lambda rows: [*rows, rows[0]], "a second answer for ecf/test/dia1utt1"),  # two runs in one file
+        (lambda rows: [{**rows[0], "id": "ecf/test/dia9utt1"}, *rows[1:]], "dia9utt1 is no utterance of this split"),
+        (lambda rows: [{k: v for k, v in row.items() if k != "id"} for row in rows], "has no id"),
         (lambda rows: [{**row, "channel": "meld.mer"} for row in rows], "no result of channel ecf.mer"),
     ],
 )

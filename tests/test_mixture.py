@@ -95,7 +95,7 @@ def test_largest_size_is_the_largest(parts):
 def test_paper_stages(amt):
     mixtures = mixture.read_mixtures(ROOT / "configs" / "mixtures.yaml")
     first, second = (mixture.draw(mixtures, name, amt) for name in ("stage1", "stage2"))
-    counts = [{s.part.task: len(s.rows) for s in plan.shares} for plan in (first, second)]
+    counts = [{s.task: len(s.rows) for s in plan.shares} for plan in (first, second)]
     assert counts[0] == {"msa": 9000, "fer": 4500, "mer": 1500}
     assert counts[1] == {"mer": 4839, "eri": 4839, "ecpe": 4839, "msa": 1613}
     seen = [{(row["id"], row["channel"]) for row in plan.rows} for plan in (first, second)]
@@ -179,9 +179,10 @@ def test_any_mixture(tmp_path_factory, counts, size, seed, weights, disjoint, sh
     if disjoint == "clip":
         assert not {clip for clip, _ in keys[0]} & {clip for clip, _ in keys[1]}
 
+    before = one.rows
     for channel, count in counts.items():
         write_channel(folder, channel, count, shuffle=shuffle + 7)
-    assert mixture.draw(mixtures, "one", folder).rows == one.rows
+    assert mixture.draw(mixtures, "one", folder).rows == before
 
 
 def test_seed_changes_the_draw(tmp_path):
@@ -236,15 +237,24 @@ def test_task_without_rows_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("stages: {s: {tasks: {msa: {weight: 0, sources: [mosei.msa]}}}}", "weight is 0"),
+        (
+            "stages: {s: {tasks: {msa: {weight: 0, sources: [mosei.msa]}}}}",
+            "msa.weight: Input should be greater than 0",
+        ),
         ("stages: {s: {tasks: {msa: {weight: 1, sources: [mosei.mer]}}}}", "mosei.mer is not a channel <dataset>.msa"),
-        ("stages: {s: {tasks: {msa: {weight: 1, sources: []}}}}", "not a list of different channels"),
-        ("stages: {s: {tasks: {xyz: {weight: 1, sources: [mosei.xyz]}}}}", "s.xyz is not a task"),
-        ("stages: {s: {size: -1, tasks: {msa: {weight: 1, sources: [mosei.msa]}}}}", "size is -1"),
+        (
+            "stages: {s: {tasks: {msa: {weight: 1, sources: []}}}}",
+            "msa.sources: List should have at least 1",
+        ),
+        ("stages: {s: {tasks: {xyz: {weight: 1, sources: [mosei.xyz]}}}}", "stages.s: xyz is not a task"),
+        (
+            "stages: {s: {size: -1, tasks: {msa: {weight: 1, sources: [mosei.msa]}}}}",
+            "size: -1 is neither a positive",
+        ),
         ("stages: {s: {after: [t], tasks: {msa: {weight: 1, sources: [mosei.msa]}}}}", "after names t"),
-        ("stages: {s: {ratio: 1, tasks: {msa: {weight: 1, sources: [mosei.msa]}}}}", "unknown key ratio"),
+        ("stages: {s: {ratio: 1, tasks: {msa: {weight: 1, sources: [mosei.msa]}}}}", "stages.s.ratio: unknown key"),
         ("stages: [", "is not YAML"),
-        ("seed: 1", "needs a key stages"),
+        ("seed: 1", "stages: missing key"),
         ("stages: {s: {tasks: {msa: {weight: 1, sources: [mosei.msa], oversample: true}}}}", "every task oversamples"),
     ],
 )

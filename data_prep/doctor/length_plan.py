@@ -180,11 +180,9 @@ def plan(args: argparse.Namespace) -> int:
     mixtures = mixture.read_mixtures(mixtures_file)
     processes = int(os.environ.get("NPROC_PER_NODE") or 1) * int(os.environ.get("NNODES") or 1)
 
-    stages = (
-        [mixtures.stage(args.stage).name]
-        if args.stage
-        else [name for name in ("stage1", "stage2") if name in mixtures.stages]
-    )
+    stages = [args.stage] if args.stage else [name for name in ("stage1", "stage2") if name in mixtures.stages]
+    if args.stage:
+        mixtures.stage(args.stage)  # refused in one line where there is none
     # An ablation of a stage is trained with that stage's configuration: stage2_mer with stage2.yaml.
     settings = {stage: read_settings(config, args.settings or stage.split("_")[0], args.flags) for stage in stages}
     draws = {stage: mixture.draw(mixtures, stage, data, args.size) for stage in stages}

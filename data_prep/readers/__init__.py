@@ -1,14 +1,27 @@
 """The datasets that the pipeline reads: the one list that build_amt, doctor, fer and eri share.
 
-A reader is a module with `read(root, split, faults) -> Iterator[Sample]`. To add one: write it, add its line here.
+A reader is a module with `read(root, split, faults) -> Iterator[Sample]`. It may say which tasks its samples are for
+(`TASKS`, default: all that a sample has a gold answer for) and whether their rows show the peak frame instead of the
+clip (`PEAK_FRAMES`). To add one: write it, add its line here, its label set in `swift_plugins/tasks/` and its channels
+in configs/mixtures.yaml.
 """
 
 from __future__ import annotations
 
-from types import ModuleType
+from typing import Any
 
 from data_prep.readers import ecf, meld, mosei
+from swift_plugins import extensions
+from swift_plugins.tasks import TASKS
 
 SPLITS = ("train", "dev", "test")
 
-READERS: dict[str, ModuleType] = {"meld": meld, "ecf": ecf, "mosei": mosei}
+READERS: dict[str, Any] = {"meld": meld, "ecf": ecf, "mosei": mosei}
+
+
+def tasks_of(dataset: str) -> tuple[str, ...]:
+    """The tasks that rows are built for, where a sample has a gold answer for them."""
+    return getattr(READERS[dataset], "TASKS", tuple(TASKS))
+
+
+extensions.load()

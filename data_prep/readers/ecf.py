@@ -17,6 +17,7 @@ from data_prep.readers.tables import transcript
 from swift_plugins.files import InputError, read_json
 
 EMOTIONS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
+TASKS = ("ecpe",)  # build_amt --ecf-mer adds mer
 PAIR = re.compile(r"([0-9]{1,6})_([a-z]+)")
 
 

@@ -33,6 +33,7 @@ EMOTIONS = ("happy", "sad", "anger", "surprise", "disgust", "fear")
 LABELS = {"sad": "sadness"}  # the paper's answers say Sadness; the column of the SDK says sad
 MODES = {"train": "train", "dev": "valid", "test": "test"}
 KEYS = ("video_id", "clip_id")
+PEAK_FRAMES = True  # every MOSEI task of the paper looks at the peak frame
 
 
 def read(

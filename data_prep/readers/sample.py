@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -26,8 +27,9 @@ class Sample:
     emotion: the dataset's own label in lower case, or None where the dataset has none for this clip.
     sentiment: `positive`, `negative` or `neutral` (MOSEI: the sign of `score`).
     score: MOSEI's sentiment in [-3, 3].
-    conversation, index, causes: ECF only (MELD fills the first two): the whole conversation, this utterance's
-        index in it, and the indices of its cause utterances in annotation order.
+    conversation, index: of a dialogue, its lines and the index of this one.
+    causes: the indices of its cause utterances in annotation order; None where the dataset annotates no causes.
+    gold_emotion: where `emotion` and the conversation show predicted emotions, the annotated one.
     """
 
     id: str
@@ -41,7 +43,13 @@ class Sample:
     score: float | None = None
     conversation: tuple[Utterance, ...] = ()
     index: int | None = None
-    causes: tuple[int, ...] = ()
+    causes: tuple[int, ...] | None = None
+    gold_emotion: str | None = None
+
+    @property
+    def dialogue(self) -> str | None:
+        """The id of its conversation: `ecf/train/dia1` of `ecf/train/dia1utt3`; None outside a dialogue."""
+        return re.sub(r"_?utt[0-9]+$", "", self.id) if self.conversation else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -21,9 +20,9 @@ from matplotlib.figure import Figure
 
 from swift_plugins import metrics
 from swift_plugins.files import atomic_open
-from swift_plugins.scoring.results import LINE, Channel, media_of, printable, query_of, reread
-from swift_plugins.scoring.scores import HEADLINES, columns, flatten, percent
-from swift_plugins.tasks import aus_of
+from swift_plugins.scoring.results import Channel, media_of, printable, query_of, reread
+from swift_plugins.scoring.scores import columns, flatten, percent
+from swift_plugins.tasks import LabelTask
 
 WORST = 20
 INK, MUTED, ACCENT, SECOND, GRID = "#1c2733", "#6b7a89", "#2f6fb2", "#d9822b", "#e3e8ed"
@@ -124,7 +123,7 @@ def distance_picture(channel: Channel, reading: str) -> Figure:
     """Where causes stand relative to their target: 0 = the target itself, negative = earlier; shares of all pairs."""
 
     def shares(answers: Iterable) -> list[float]:
-        found = Counter(max(-5, min(3, cause - index)) for answer in answers for index, _, cause in answer or ())
+        found = Counter(max(-5, min(3, distance)) for answer in answers for distance in channel.task.distances(answer))
         return [metrics.ratio(found[distance], found.total()) for distance in range(-5, 4)]
 
     figure, axes = _figure(4.4, 2.6)
@@ -137,11 +136,7 @@ def distance_picture(channel: Channel, reading: str) -> Figure:
 
 def length_picture(channel: Channel, reading: str) -> Figure:
     """Whether answers are as long as they should be: pairs, phrases or words per answer, gold and predicted."""
-    unit = {"ecpe": "pairs", "fer": "phrases", "eri": "words"}[channel.task.key]
-
-    def length(answer: object) -> int:
-        return len(answer.split()) if isinstance(answer, str) else len(answer)
-
+    length = channel.task.length
     gold = [length(answer) for answer in channel.golds]
     predicted = [length(answer) for answer in getattr(channel, reading) if answer is not None]
     longest = max([1, *gold]) + 1
@@ -158,45 +153,38 @@ def length_picture(channel: Channel, reading: str) -> Figure:
     _two_bars(axes, list(range(last + 1)), shares(gold), shares(predicted), labels)
     if step > 1:
         axes.tick_params(axis="x", rotation=40)
-    axes.set_xlabel(f"{unit} per answer")
+    axes.set_xlabel(f"{channel.task.unit} per answer")
     axes.set_title(f"Length of the answers, {reading}")
     return figure
 
 
 def pictures(channel: Channel, block: dict) -> dict[str, tuple[str, Figure]]:
     """{file stem: (alternative text, figure)} of one channel."""
-    key, reading, name = channel.task.key, shown_reading(channel), channel.name
+    task, reading, name = channel.task, shown_reading(channel), channel.name
     found = {}
     per_class = block["per_class"][reading]
-    if key in ("msa", "mer") and per_class:
+    if isinstance(task, LabelTask) and per_class:
         found[f"{name}.confusion"] = (
             f"Confusion matrix of {name}",
             confusion_picture(channel, reading, list(per_class)),
         )
-    if key == "ecpe":
+    member = task.member_name
+    if len(task.protocols) > 1:
         for protocol, classes in per_class.items():
-            text = f"F1 per emotion of {name}, {protocol}"
-            found[f"{name}.{protocol}"] = text, class_picture(classes, reading, f"F1 per emotion, {protocol}")
-        found[f"{name}.distance"] = f"Distance of cause from target in {name}", distance_picture(channel, reading)
+            text = f"F1 per {member} of {name}, {protocol}"
+            title = f"F1 per {member}, {protocol}"
+            found[f"{name}.{protocol}"] = text, class_picture(classes, reading, title)
     elif per_class:
-        title = "F1 per AU" if key == "fer" else "F1 per class"
+        title = f"F1 per {member}"
         found[f"{name}.classes"] = f"{title} of {name}", class_picture(per_class, reading, title)
-    if key in ("fer", "eri", "ecpe"):
+    if hasattr(task, "distances"):
+        found[f"{name}.distance"] = f"Distance of cause from target in {name}", distance_picture(channel, reading)
+    if task.unit:
         found[f"{name}.lengths"] = f"Length of answers in {name}", length_picture(channel, reading)
     return found
 
 
 # Mistakes
-
-
-def _wrongness(channel: Channel, gold: object, prediction: object) -> float:
-    """How wrong an answer of several parts is: parts missed plus parts invented, or the share of words not shared."""
-    if channel.task.key == "fer":
-        return len(aus_of(gold) ^ aus_of(prediction))
-    if channel.task.key == "ecpe":
-        return len(set(gold) ^ set(prediction))
-    words = [set(re.findall(r"\w+", text.lower())) for text in (gold, prediction)]
-    return 1 - metrics.ratio(len(words[0] & words[1]), len(words[0] | words[1]))
 
 
 def worst(channel: Channel, reading: str, limit: int = WORST) -> list[tuple[int, str]]:
@@ -206,15 +194,11 @@ def worst(channel: Channel, reading: str, limit: int = WORST) -> list[tuple[int,
     """
     predictions = getattr(channel, reading)
     wrong = [i for i, (g, p) in enumerate(zip(channel.golds, predictions, strict=True)) if p is not None and g != p]
-    if channel.task.key in ("fer", "eri", "ecpe"):
-        score = {i: _wrongness(channel, channel.golds[i], predictions[i]) for i in wrong}
+    task = channel.task
+    if task.unit:
+        score = {i: task.wrongness(channel.golds[i], predictions[i]) for i in wrong}
         wrong.sort(key=lambda i: -score[i])
-        unit = {"fer": "AU", "ecpe": "pair"}.get(channel.task.key)
-        return [
-            (i, f"{score[i]:.0f} {unit}{'s' if score[i] > 1 else ''} wrong" if unit else "")
-            for i in wrong[:limit]
-            if score[i]
-        ]
+        return [(i, task.describe_wrongness(score[i])) for i in wrong[:limit] if score[i]]
     if isinstance(channel.golds[0], float):
         wrong.sort(key=lambda i: -abs(channel.golds[i] - predictions[i]))
         return [(i, f"off by {abs(channel.golds[i] - predictions[i]):.2f}") for i in wrong[:limit]]
@@ -232,25 +216,8 @@ def worst(channel: Channel, reading: str, limit: int = WORST) -> list[tuple[int,
 
 def answer_text(channel: Channel, answer: object) -> str:
     """A gold answer or prediction as the task writes it."""
-    text = "unparsed" if answer is None else channel.task.target(answer, channel.dataset) or "(no cause)"
+    text = "unparsed" if answer is None else channel.task.target(answer, channel.dataset) or "(empty)"
     return text if len(text) <= 600 else text[:600] + " …"
-
-
-def excerpt(channel: Channel, query: str, gold: object, prediction: object) -> list[tuple[str, str]]:
-    """(mark, line) of what the clip says; of an ecpe prompt the target and what is, or was taken for, a cause."""
-    lines = dict(reversed([(int(match[1]), match[0]) for match in LINE.finditer(query)]))
-    pairs = {*gold, *prediction} if channel.task.key == "ecpe" else set()
-    if not pairs or not {cause for _, _, cause in pairs} <= lines.keys():
-        return [("", query.strip()[:1500] or "(the result row holds no text)")]
-    target = min(index for index, _, _ in pairs)
-    shown = []
-    for index in sorted({target, *(cause for _, _, cause in pairs)} & lines.keys()):
-        causes = [
-            name for name, answer in (("gold", gold), ("predicted", prediction)) if index in {p[2] for p in answer}
-        ]
-        marks = (["target"] if index == target else []) + ([" and ".join(causes) + " cause"] if causes else [])
-        shown.append((", ".join(marks), lines[index]))
-    return shown
 
 
 def mistakes(channel: Channel, reading: str, rows: dict) -> list[dict]:
@@ -266,7 +233,7 @@ def mistakes(channel: Channel, reading: str, rows: dict) -> list[dict]:
                 "predicted": answer_text(channel, prediction),
                 "why": why,
                 "clip": media[-1] if media and len(media[-1]) < 300 else "",
-                "lines": excerpt(channel, query_of(row), gold, prediction),
+                "prompt": query_of(row).strip()[:1500] or "(the result row holds no text)",
                 "response": response[:600],
             }
         )
@@ -280,7 +247,7 @@ def overview(name: str, channel: Channel, block: dict) -> list[dict]:
     """The bars at the top: value, interval, best baseline and published figure, each in per cent."""
     bars = []
     strict = flatten(block["strict"])
-    for metric, label in HEADLINES[channel.task.key]:
+    for metric, label in channel.task.headlines:
         if metric not in strict:
             continue
         baselines = {
@@ -351,7 +318,8 @@ def write_report(folder: Path, channels: dict[str, Channel], blocks: dict[str, d
                     "pictures": embedded,
                     "reading": reading,
                     "mistakes": mistakes(channel, reading, rows),
-                    "by_cell": channel.task.key in ("msa", "mer"),
+                    "by_cell": not channel.task.unit,
+                    "sizes": list(channel.task.sizes(channel.keys).values()),
                 }
             )
     environment = jinja2.Environment(

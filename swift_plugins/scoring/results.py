@@ -1,8 +1,10 @@
 """Result files of `swift infer`: rows in, one `Channel` of parsed answers per channel out, every row accounted for.
 
 Reads ms-swift 4 rows (`response`, `labels`, `messages`, `images`, `videos`, `channel`) and ms-swift 2 rows
-(`response`, `label`, `query`), plain or `.gz`, one line at a time. A row that must not be scored is either refused with
-file and line, or left out and counted when the caller names its reason in `exclude`.
+(`response`, `label`, `query`), plain or `.gz`, one line at a time. What a row is about (`id`, `facts`) it says itself:
+`amt:…` rows keep both through training and inference. Rows of others, which have neither, are joined to AMT rows
+(`join_facts`) or known by the name of their clip; nothing is read back from a prompt. A row that must not be scored is
+either refused with file and line, or left out and counted when the caller names its reason in `exclude`.
 
     channels = read_results(["output/result.jsonl"], exclude={"truncated"})
 """
@@ -11,13 +13,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter, defaultdict, deque
-from collections.abc import Collection, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from swift_plugins.files import InputError, read_rows
-from swift_plugins.tasks import SENTIMENT_SCORE, TASKS, Task, split_channel
+from swift_plugins.tasks import TASKS, Task, split_channel
 
 # Reasons for which a row can be left out instead of refused.
 EXCLUSIONS = {
@@ -28,8 +31,9 @@ EXCLUSIONS = {
     "bad-gold": "rows whose gold answer is not one the dataset has",
 }
 
+Place = tuple[int, int]  # (number of the file, line)
+
 _CLIP = re.compile(r"(.*dia[0-9]+)_?utt([0-9]+)(?:\.[^/]*)?$")
-LINE = re.compile(r"^([0-9]{1,6})_([a-z]+)\. .*$", re.MULTILINE)  # a line of an ECPE conversation: `3_joy. Ross: …`
 _MEDIA_TAG = re.compile(r"<(?:image|video|audio)>")
 _EXAMPLE = 200  # characters of an unparsed response that are kept to be shown
 _MEMO = 256  # responses up to this length are parsed once per distinct text
@@ -39,25 +43,33 @@ _MEMO = 256  # responses up to this length are parsed once per distinct text
 class Channel:
     """Parsed answers of one channel; all lists have one entry per row.
 
-    golds, strict, lenient: gold and the two readings of the response, None = unparsed.
-    keys: what `Task.count` needs; units: rows of one unit (dialogue) are resampled together, None = the row alone.
-    targets: ecpe only, (index, emotion, index of the previous utterance or None) of the target, None where unknown.
-    places: (number of the file, line). unparsed: the first few (place, response) that strict cannot read.
-    excluded: rows left out, by reason.
+    part: the third part of its name. golds, strict, lenient: gold and the two readings of the response, None where
+    unparsed. keys: what `Task.count` needs; units: rows of one unit (dialogue) are resampled together,
+    None = the row alone. ids: what the rows call themselves, "" where they do not. places: where they stand.
+    unparsed: the first few (place, response) that strict cannot read. excluded: rows left out, by reason.
     """
 
     name: str
     dataset: str
     task: Task
+    part: str = ""
     golds: list = field(default_factory=list)
     strict: list = field(default_factory=list)
     lenient: list = field(default_factory=list)
     keys: list = field(default_factory=list)
     units: list = field(default_factory=list)
-    targets: list = field(default_factory=list)
-    places: list = field(default_factory=list)
-    unparsed: list = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
+    unparsed: list[tuple[Place, str]] = field(default_factory=list)
     excluded: Counter = field(default_factory=Counter)
+
+    def keep(self, rows: Collection[int]) -> None:
+        """Leave out every row whose number is not one of `rows`."""
+        gone = {place for index, place in enumerate(self.places) if index not in rows}
+        self.unparsed = [example for example in self.unparsed if example[0] not in gone]
+        for name in ("golds", "strict", "lenient", "keys", "units", "ids", "places"):
+            values = getattr(self, name)
+            setattr(self, name, [value for index, value in enumerate(values) if index in rows])
 
 
 def printable(text: str) -> str:
@@ -119,7 +131,7 @@ def _rows(files: Iterable[Path], exclude: Collection[str], lost: Counter) -> Ite
             lost["truncated"] += 1
 
 
-def reread(files: list[Path], places: Collection[tuple[int, int]]) -> dict[tuple[int, int], dict]:
+def reread(files: list[Path], places: Collection[Place]) -> dict[Place, dict]:
     """The rows at some places of files that `read_results` has accepted."""
     rows = {}
     for file, line, row in _rows(files, {"truncated"}, Counter()) if places else ():
@@ -128,39 +140,57 @@ def reread(files: list[Path], places: Collection[tuple[int, int]]) -> dict[tuple
     return rows
 
 
-def read_ids(files: Iterable[Path]) -> dict[tuple[str, str, str], deque[str]]:
-    """(channel, query, gold) → ids of AMT rows in file order: result rows hold no id, so they are joined by content."""
-    ids = defaultdict(deque)
-    for path in files:
+def facts_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a result row says of itself; of a row without facts, what the name of its clip tells (`dia3utt5.mp4`)."""
+    facts = row.get("facts")
+    if isinstance(facts, dict):
+        return {key: value for key, value in facts.items() if value is not None}
+    media = media_of(row)
+    clip = _CLIP.match(media[-1]) if media else None
+    if clip is None:
+        return {}
+    index = int(clip[2])
+    return {"dialogue": clip[1], "index": index} | ({"previous": index - 1} if index > 1 else {})
+
+
+class _Content(NamedTuple):
+    """By what a result row without facts and an AMT row are known to be the same."""
+
+    channel: object
+    query: str
+    gold: object
+
+
+def join_facts(files: Collection[Path], rows: Collection[Path]) -> dict[Place, dict]:
+    """Place of each result row without facts → the AMT row (of the files `rows`) that it answers.
+
+    Joined by channel, query and gold answer, exactly or not at all: `InputError` for a result that no AMT row made.
+    AMT rows of the same content are told apart by their order, when the results are as many and stand in it.
+    """
+    known: dict[_Content, list[tuple[int, dict]]] = defaultdict(list)
+    for path in rows:
         for _, row in read_rows(path):
-            ids[row.get("channel"), query_of(row), row.get("response")].append(str(row.get("id")))
-    return ids
-
-
-def _conversation(clip: re.Match | None, lines: dict[int, str], query: str, row: int) -> object:
-    """What tells conversations apart: the dialogue in the clip's name, or the lines of the prompt, or the row alone."""
-    if clip:
-        return clip[1]
-    if lines:
-        return hash(frozenset(match[0] for match in LINE.finditer(query)))
-    return row
-
-
-def _target(
-    clip: re.Match | None, lines: dict[int, str], query: str, gold: tuple
-) -> tuple[int, str | None, int | None] | None:
-    """(index, emotion or None, previous index or None) of an ecpe row's target; None where the row does not say."""
-    if clip:
-        index = int(clip[2])
-    elif gold:
-        index = gold[0][0]
-    elif lines:
-        index = int(list(LINE.finditer(query))[-1][1])  # the target's line is the last one of the prompt
-    else:
-        return None
-    emotion = gold[0][1] if gold else lines.get(index)
-    previous = [other for other in lines if other < index] or ([index - 1] if not lines and index > 1 else [])
-    return index, emotion, max(previous, default=None)
+            content = _Content(row.get("channel"), query_of(row), row.get("response"))
+            known[content].append((len(known), {"id": row.get("id"), "facts": row.get("facts") or {}}))
+    found: dict[_Content, list[Place]] = defaultdict(list)
+    for file, line, row in _rows(files, {"truncated"}, Counter()):
+        if "facts" not in row:
+            gold = row.get("labels", row.get("label"))
+            content = _Content(row.get("channel"), query_of(row), gold)
+            if content not in known:
+                raise InputError("is the answer to none of the AMT rows given with --rows", [*files][file], line)
+            found[content].append((file, line))
+    joined = {}
+    for content, places in found.items():
+        candidates = [row for _, row in known[content]]
+        if len(candidates) != len(places) and len({json.dumps(row["facts"]) for row in candidates}) > 1:
+            file, line = places[0]
+            reason = (
+                f"could be the answer to {len(candidates)} AMT rows with the same words, and {len(places)} are here"
+            )
+            raise InputError(reason, [*files][file], line)
+        joined |= dict(zip(places, candidates, strict=False))
+    return joined
 
 
 def read_results(
@@ -168,20 +198,19 @@ def read_results(
 ) -> dict[str, Channel]:
     """Read result files into channels; `mosei.msa.zero` rows become part of `mosei.msa`, marked zero.
 
-    task: the channel of rows that name none. exclude: reasons of EXCLUSIONS. rows: AMT row files whose ids say which
-    dialogue a result belongs to, for results without clips.
+    task: the channel of rows that name none. exclude: reasons of EXCLUSIONS. rows: AMT row files, for results that do
+    not say themselves what they are about.
     Raises InputError for everything that would make a figure wrong: an unknown channel, a gold answer outside the
     label set, a missing gold answer, rows that come twice, a cut-off last line, nothing to score.
     """
-    files, exclude = [Path(file) for file in files], set(exclude)
+    files, excluded = [Path(file) for file in files], set(exclude)
     if task is not None:
-        _known(task)
-    ids = read_ids(map(Path, rows))
-    lost = Counter()
-    collector = _Collector(files, exclude, task, ids)
-    for file, line, row in _rows(files, exclude, lost):
+        _scored_as(task)
+    lost: Counter = Counter()
+    collector = _Collector(files, excluded, task, join_facts(files, list(map(Path, rows))) if rows else {})
+    for file, line, row in _rows(files, excluded, lost):
         collector.add(file, line, row)
-    _drop_duplicates(files, exclude, collector)
+    collector.drop_duplicates()
     channels = {name: channel for name, channel in sorted(collector.channels.items()) if channel.golds}
     if not channels:
         raise InputError("no row to score", ", ".join(map(str, files)))
@@ -198,92 +227,109 @@ def group_rows(rows: Iterable[dict]) -> dict[str, Channel]:
     return {name: channel for name, channel in sorted(collector.channels.items()) if channel.golds}
 
 
+class _Identity(NamedTuple):
+    """What a row is. sure: whether two rows of the same value are the same row, or may only hold the same words."""
+
+    value: int
+    sure: bool
+
+
 class _Collector:
     """Puts rows into channels.
 
     identities, clips, order: of every row what it is, what it shows, and (channel, index) of its answer.
     """
 
-    def __init__(self, files: list[Path], exclude: set[str], task: str | None, ids: dict):
-        self.files, self.exclude, self.task, self.ids = files, exclude, task, ids
+    def __init__(self, files: list[Path], exclude: set[str], task: str | None, joined: Mapping[Place, dict]):
+        self.files, self.exclude, self.task, self.joined = files, exclude, task, joined
         self.channels: dict[str, Channel] = {}
-        self.identities: list = []
+        self.identities: list[_Identity | None] = []
         self.clips: list[int | None] = []
         self.order: list[tuple[Channel, int]] = []
-        self._known: dict[str, tuple[str, bool]] = {}
-        self._memo: dict = {}
+        self._names: dict[str, tuple[str, str]] = {}
+        self._memo: dict[tuple[str, str], tuple[object, object]] = {}
 
     def add(self, file: int, line: int, row: dict) -> None:
+        """Parse one row and append it to its channel; `InputError` for one that cannot be scored."""
         path = self.files[file]
         if "response" not in row:
             raise InputError("is not a result row: it has no `response`", path, line)
-        name = row.get("channel") or self.task
-        if name is None:
-            raise InputError("has no channel; say which one with --task, such as --task meld.mer", path, line)
-        if name not in self._known:
-            try:
-                self._known[name] = _known(name)
-            except InputError as error:
-                raise InputError(error.reason, path, line) from None
-        base, marked = self._known[name]
-        if base not in self.channels:
-            dataset, key, _ = split_channel(base)
-            self.channels[base] = Channel(base, dataset, TASKS[key])
-        channel = self.channels[base]
-        gold_text = row.get("labels", row.get("label"))
-        if isinstance(gold_text, str):
-            gold_text = printable(gold_text)
-        starts = channel.task.key == "msa" and not channel.golds
-        if starts and SENTIMENT_SCORE.strict(gold_text, channel.dataset) is not None:
-            channel.task = SENTIMENT_SCORE
-        if gold_text is None:
-            if "no-gold" not in self.exclude:
-                raise InputError("has no gold answer; `--exclude no-gold` leaves such rows out", path, line)
-            channel.excluded["no-gold"] += 1
-            return
-        gold = self._parse(channel, gold_text)[0]
+        name, mark, channel = self._channel(row, path, line)
+        gold = self._gold(channel, row, path, line)
         if gold is None:
-            if "bad-gold" not in self.exclude:
-                shown = str(gold_text)[:60]
-                hint = "; AMT_FACS names the FACS file of its phrases" if channel.task.key == "fer" else ""
-                raise InputError(
-                    f"gold answer {shown!r} is not one of {base}{hint}; `--exclude bad-gold` leaves such rows out",
-                    path,
-                    line,
-                )
-            channel.excluded["bad-gold"] += 1
             return
         response = row["response"]
         if isinstance(response, str):
             response = printable(response)
         strict, lenient = self._parse(channel, response)
-        media, query = media_of(row), query_of(row)
-        waiting = self.ids.get((name, query, gold_text))
-        clip = _CLIP.match(waiting.popleft() if waiting else media[-1] if media else "")
-        if channel.task.key == "ecpe":
-            if marked:
-                strict = lenient = ()
-            lines = {int(match[1]): match[2] for match in LINE.finditer(query)}
-            conversation = _conversation(clip, lines, query, len(self.order))
-            channel.keys.append(conversation)
-            channel.units.append(conversation)
-            predicted = base.endswith(".predicted")
-            channel.targets.append(None if marked else _target(clip, lines, query, () if predicted else gold))
-        else:
-            channel.keys.append(marked or gold == 0)
-            channel.units.append(clip[1] if clip else None)
+        if not channel.task.counts_answer(mark):
+            strict = lenient = ()
+        row = row | self.joined.get((file, line), {})
+        facts = facts_of(row)
         if strict is None and len(channel.unparsed) < 20:
             shown = response if isinstance(response, str) else json.dumps(response)
             channel.unparsed.append(((file, line), shown[:_EXAMPLE]))
-        self.order.append((channel, len(channel.golds)))
-        self.identities.append((hash((name, query, media)), bool(media)) if media or query else None)
-        self.clips.append(hash((base, media)) if media else None)
+        self._identify(name, channel, row)
         channel.golds.append(gold)
         channel.strict.append(strict)
         channel.lenient.append(lenient)
+        channel.keys.append(channel.task.row_key(facts, mark, gold))
+        channel.units.append(facts.get("dialogue"))
+        channel.ids.append(row["id"] if isinstance(row.get("id"), str) else "")
         channel.places.append((file, line))
 
-    def _parse(self, channel: Channel, response: object) -> tuple[object | None, object | None]:
+    def _channel(self, row: dict, path: Path, line: int) -> tuple[str, str, Channel]:
+        """(channel as the row names it, mark of the row, the channel in which it is scored)."""
+        name = row.get("channel") or self.task
+        if name is None:
+            raise InputError("has no channel; say which one with --task, such as --task meld.mer", path, line)
+        if name not in self._names:
+            try:
+                self._names[name] = _scored_as(name)
+            except InputError as error:
+                raise InputError(error.reason, path, line) from None
+        base, mark = self._names[name]
+        if base not in self.channels:
+            dataset, key, part = split_channel(base)
+            self.channels[base] = Channel(base, dataset, TASKS[key], part)
+        return name, mark, self.channels[base]
+
+    def _gold(self, channel: Channel, row: dict, path: Path, line: int) -> object:
+        """The gold answer; None for a row that is left out for its lack of a good one."""
+        text = row.get("labels", row.get("label"))
+        if isinstance(text, str):
+            text = printable(text)
+        if text is None:
+            if "no-gold" not in self.exclude:
+                raise InputError("has no gold answer; `--exclude no-gold` leaves such rows out", path, line)
+            channel.excluded["no-gold"] += 1
+            return None
+        if not channel.golds:
+            channel.task = channel.task.variant(text, channel.dataset)
+        gold = self._parse(channel, text)[0]
+        if gold is None:
+            if "bad-gold" not in self.exclude:
+                raise InputError(
+                    f"gold answer {str(text)[:60]!r} is not one of {channel.name}{channel.task.gold_hint};"
+                    " `--exclude bad-gold` leaves such rows out",
+                    path,
+                    line,
+                )
+            channel.excluded["bad-gold"] += 1
+        return gold
+
+    def _identify(self, name: str, channel: Channel, row: dict) -> None:
+        media, query = media_of(row), query_of(row)
+        identity = None
+        if isinstance(row.get("id"), str):
+            identity = _Identity(hash((name, row["id"])), True)
+        elif media or query:
+            identity = _Identity(hash((name, query, media)), bool(media))
+        self.order.append((channel, len(channel.golds)))
+        self.identities.append(identity)
+        self.clips.append(hash((channel.name, media)) if media and "id" not in row else None)
+
+    def _parse(self, channel: Channel, response: object) -> tuple[object, object]:
         """Strict and lenient reading; short texts are read once, for results repeat a few answers many times."""
         task, dataset = channel.task, channel.dataset
         if not isinstance(response, str) or len(response) > _MEMO:
@@ -293,25 +339,49 @@ class _Collector:
             self._memo[key] = task.strict(response, dataset), task.lenient(response, dataset)
         return self._memo[key]
 
+    def drop_duplicates(self) -> None:
+        """Find rows that come twice; refuse them, or remove them from their channels when `exclude` says so."""
+        repeated = _repeated(self.identities, self.clips, keep_last="earlier-duplicates" in self.exclude)
+        if not repeated:
+            return
+        if not self.exclude & {"later-duplicates", "earlier-duplicates"}:
+            (path, line), (before, earlier) = self._place(repeated[0][1]), self._place(repeated[0][0])
+            raise InputError(
+                f"is the same row as {before}:{earlier}, and so are {len(repeated) - 1} others: two runs in one file?"
+                " `--exclude earlier-duplicates` or `later-duplicates` keeps one",
+                path,
+                line,
+            )
+        drop = defaultdict(set)
+        for first, later in repeated:
+            channel, index = self.order[first if "earlier-duplicates" in self.exclude else later]
+            drop[channel.name].add(index)
+        for name, gone in drop.items():
+            channel = self.channels[name]
+            channel.keep(set(range(len(channel.golds))) - gone)
+            channel.excluded["duplicates"] += len(gone)
 
-def _known(channel: str) -> tuple[str, bool]:
-    """(channel that it is scored in, whether its rows are marked); InputError when no task scores it.
+    def _place(self, position: int) -> tuple[Path, int]:
+        channel, index = self.order[position]
+        file, line = channel.places[index]
+        return self.files[file], line
 
-    `mosei.msa.zero` marks zero sentiment. `ecf.ecpe.missed` marks targets that the model's own MER pass missed: part of
-    `ecf.ecpe.predicted`, where they count as gold without a prediction, whatever the response.
+
+def _scored_as(channel: str) -> tuple[str, str]:
+    """(channel that it is scored in, mark of its rows); InputError when no task scores it.
+
+    `mosei.msa.zero` is part of `mosei.msa`, its rows marked as of zero sentiment. `ecf.ecpe.missed`, the targets that
+    the model's own emotions missed, is part of `ecf.ecpe.predicted`: gold without a prediction, whatever the response.
     """
     try:
         dataset, key, part = split_channel(channel)
     except ValueError as error:
         raise InputError(str(error)) from None
-    labels = TASKS[key].labels
-    if labels and dataset not in labels:
-        raise InputError(f"no label set of {key} for dataset {dataset!r}: it is one of {', '.join(labels)}")
-    if (key, part) == ("msa", "zero"):
-        return f"{dataset}.msa", True
-    if (key, part) == ("ecpe", "missed"):
-        return f"{dataset}.ecpe.predicted", True
-    return channel, False
+    task = TASKS[key]
+    if task.labels and dataset not in task.labels:
+        raise InputError(f"no label set of {key} for dataset {dataset!r}: it is one of {', '.join(task.labels)}")
+    part, mark = task.parts.get(part, (part, ""))
+    return ".".join(filter(None, (dataset, key, part))), mark
 
 
 def _starts_again(sequence: list, position: int) -> bool:
@@ -320,64 +390,36 @@ def _starts_again(sequence: list, position: int) -> bool:
     return length >= 2 and sequence[position : position + length] == sequence[:length]
 
 
-def _drop_duplicates(files: list[Path], exclude: set[str], collector: _Collector) -> None:
-    """Find rows that come twice; refuse them, or remove them from their channels.
+def _repeated(identities: list[_Identity | None], clips: list[int | None], keep_last: bool) -> list[tuple[int, int]]:
+    """(earlier, later) positions of rows that come twice.
 
-    Two rows with the same channel, query and media are the same row. Without media they may be two clips in which the
-    same words are said, so there a row counts as repeated only in a second run: from a place on where the rows start
-    again as the file began. A second run over the same clips with another wording is found likewise.
+    Rows of one id are the same row, and so are two with the same channel, query and media. Without either they may be
+    two clips in which the same words are said, so there a row counts as repeated only in a second run: from a place on
+    where the rows start again as the file began. A second run over the same clips with another wording is found
+    likewise.
     """
-    identities, order, clips = collector.identities, collector.order, collector.clips
     if not identities:
-        return
+        return []
     first_seen = dict(reversed([(clip, position) for position, clip in enumerate(clips)]))
     again = next((position for position, clip in enumerate(clips) if first_seen[clip] < position), None)
     if again is not None and None not in first_seen and _starts_again(clips, again):
-        identities = [(clip, True) for clip in clips]
+        identities = [_Identity(clip or 0, True) for clip in clips]
     first = identities[0]
-    seen, repeated, run = {}, [], Counter()
+    seen: dict[object, int] = {}
+    repeated = []
+    run: Counter = Counter()
     for position, identity in enumerate(identities):
         if identity is None:
             continue
         if identity == first and _starts_again(identities, position):
             run.clear()
-        value, media = identity
-        key = value
-        if not media:
-            run[value] += 1
-            key = (value, run[value])
+        key: object = identity.value
+        if not identity.sure:
+            run[identity.value] += 1
+            key = (identity.value, run[identity.value])
         if key in seen:
             repeated.append((seen[key], position))
-            if "earlier-duplicates" not in exclude:
+            if not keep_last:
                 continue
         seen[key] = position
-    if not repeated:
-        return
-
-    def place(position: int) -> tuple[Path, int]:
-        channel, index = order[position]
-        file, line = channel.places[index]
-        return files[file], line
-
-    if not exclude & {"later-duplicates", "earlier-duplicates"}:
-        (path, line), (before, earlier) = place(repeated[0][1]), place(repeated[0][0])
-        raise InputError(
-            f"is the same row as {before}:{earlier}, and so are {len(repeated) - 1} others: two runs in one file?"
-            " `--exclude earlier-duplicates` or `later-duplicates` keeps one",
-            path,
-            line,
-        )
-    drop = defaultdict(set)
-    for earlier, later in repeated:
-        channel, index = order[earlier if "earlier-duplicates" in exclude else later]
-        drop[channel.name].add(index)
-    for channel in {id(channel): channel for channel, _ in order}.values():
-        gone = drop[channel.name]
-        if not gone:
-            continue
-        gone_places = {channel.places[index] for index in gone}
-        channel.unparsed = [example for example in channel.unparsed if example[0] not in gone_places]
-        for name in ("golds", "strict", "lenient", "keys", "units", "targets", "places"):
-            values = getattr(channel, name)
-            setattr(channel, name, [value for index, value in enumerate(values) if index not in gone])
-        channel.excluded["duplicates"] += len(gone)
+    return repeated

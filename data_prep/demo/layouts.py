@@ -1,0 +1,293 @@
+"""Synthetic datasets in the raw layouts of MELD, CMU-MOSEI (MMSA) and ECF: annotations, clips, Action Units, the truth.
+
+`generate` writes them; `python -m data_prep.demo` is its command line and says what is in them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import multiprocessing
+import os
+import random
+import shutil
+import string
+import tempfile
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from PIL import Image
+
+from data_prep.demo.faces import FPS, INTENSITIES, PRESENCES, SIDE, DrawnClip, draw_frame, random_clip
+from data_prep.demo.words import CHATTER, EMOTIONS, SPEAKERS, conversation, emotion_and_polarity, sentence
+from swift_plugins.files import CONFIGS, InputError, read_yaml, write_json, write_rows
+
+COLUMNS = (
+    ["frame", "face_id", "timestamp", "confidence", "success"]
+    + [f"AU{n:02d}_r" for n in INTENSITIES]
+    + [f"AU{n:02d}_c" for n in PRESENCES]
+)
+
+# clips (MOSEI), dialogues (MELD) and conversations (ECF) per split
+SIZES = {
+    "small": {
+        "mosei": {"train": 640, "valid": 40, "test": 120},
+        "meld": {"train": 80, "dev": 8, "test": 24},
+        "ecf": {"train": 90, "test": 28},
+    },
+    "tiny": {
+        "mosei": {"train": 24, "valid": 6, "test": 12},
+        "meld": {"train": 5, "dev": 2, "test": 3},
+        "ecf": {"train": 6, "test": 3},
+    },
+}
+
+# Emotions have MELD's names; MOSEI's columns have their own.
+MOSEI_NAME = {"joy": "happy", "sadness": "sad"}
+
+
+def facs() -> tuple[dict[str, list[int]], dict[int, str]]:
+    """AU numbers per emotion and the first phrase per AU, of configs/facs.yaml."""
+    table = read_yaml(CONFIGS / "facs.yaml")
+    aliases, sets = table["aliases"], table["emotions"]
+    numbers = {e: [int(au[2:]) for au in sets.get(aliases.get(e, e), ())] for e in EMOTIONS}
+    return numbers, {int(au[2:]): entry["phrases"][0] for au, entry in table["aus"].items()}
+
+
+# Files of one clip
+
+
+def encode(frames: Sequence[Image.Image]) -> bytes:
+    """An mp4 with one h264 stream, single-threaded so that the bytes do not depend on the machine's cores."""
+    target = io.BytesIO()
+    with av.open(target, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "crf": "20", "g": "8"})
+        stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, "yuv420p"
+        stream.codec_context.thread_count = 1
+        stream.codec_context.time_base = Fraction(1, FPS)
+        for number, image in enumerate(frames):
+            frame = av.VideoFrame.from_image(image)
+            frame.pts, frame.time_base = number, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return target.getvalue()
+
+
+def openface_rows(clip: DrawnClip) -> Iterator[list[str]]:
+    """The data rows of the clip's AU table: one per frame and face, as FeatureExtraction or FaceLandmarkVidMulti."""
+    for frame in range(clip.frames):
+        head = f"{frame / FPS:.3f}"
+        for face in clip.faces:
+            values = face.intensities(frame)
+            yield (
+                [str(frame + 1), str(face.slot), head, "0.98", "1"]
+                + [f"{values[au]:.2f}" for au in INTENSITIES]
+                + [f"{float(values[au] >= 1):.2f}" for au in PRESENCES]
+            )
+        if clip.phantom is not None and frame < clip.frames // 2:
+            yield [str(frame + 1), str(clip.phantom), head, "0.02", "0"] + ["1.50"] * 17 + ["1.00"] * 18
+
+
+def write_clip(root: Path, clip: DrawnClip) -> None:
+    """Write the clip and its AU table under root/<dataset>."""
+    path = root / clip.dataset / clip.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode([draw_frame(clip, frame) for frame in range(clip.frames)]))
+    table = (root / clip.dataset / "openface" / clip.path).with_suffix(".csv")
+    table.parent.mkdir(parents=True, exist_ok=True)
+    lines = [",".join(row) for row in (COLUMNS, *openface_rows(clip))]
+    table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+# Datasets: each writes its annotations and returns its clips
+
+
+def _people(rng: random.Random) -> int:
+    return rng.choices((1, 2, 3), (78, 15, 7))[0]
+
+
+def _stamp(seconds: float) -> str:
+    millis = round(seconds * 1000)
+    return f"{millis // 3600000:02d}:{millis // 60000 % 60:02d}:{millis // 1000 % 60:02d},{millis % 1000:03d}"
+
+
+def _table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]], newline: str = "\n") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator=newline).writerows([header, *rows])
+
+
+def write_mosei(root: Path, seed: int, counts: dict[str, int], aus: dict, phrases: dict) -> list[DrawnClip]:
+    """label.csv (MMSA), emotions.csv (intervals and the six emotions) and eri.jsonl."""
+    labels, emotions, reasons, clips = [], [], [], []
+    columns = ("happy", "sad", "anger", "surprise", "disgust", "fear")
+    for mode, count in counts.items():
+        rng = random.Random(f"{seed}/mosei/{mode}")
+        made = 0
+        while made < count:
+            letters = string.digits if rng.random() < 0.1 else string.ascii_letters + string.digits + "_"
+            video = "".join(rng.choices(letters, k=11))
+            start, clip_id = rng.uniform(0, 4), rng.randrange(0, 3)
+            for _ in range(min(rng.randint(2, 6), count - made)):
+                made += 1
+                emotion, polarity = emotion_and_polarity(rng)
+                text = sentence(rng, emotion, polarity)
+                strong = emotion not in ("neutral", "surprise")
+                score = polarity * rng.randint(2 if strong else 1, 9 if strong else 5) / 3
+                clip = random_clip(
+                    rng,
+                    "mosei",
+                    f"Raw/{video}/{clip_id}.mp4",
+                    f"mosei/{'dev' if mode == 'valid' else mode}/{video}/{clip_id}",
+                    emotion,
+                    _people(rng),
+                    aus,
+                )
+                clips.append(clip)
+                end = start + clip.frames / FPS
+                annotation = "Positive" if score > 0 else "Negative" if score < 0 else "Neutral"
+                labels.append([video, clip_id, text, round(score, 4), "", "", "", annotation, mode])
+                name = MOSEI_NAME.get(emotion, emotion)
+                values = dict.fromkeys(columns, 0.0)
+                if name in values:
+                    values[name] = rng.choice((1.0, 1.3333334, 1.6666666, 2.0, 2.6666667))
+                    if rng.random() < 0.3:
+                        values[rng.choice([column for column in columns if column != name])] = 0.33333334
+                interval = [round(start, 3), round(end, 3), round(score, 7)]
+                emotions.append([video, clip_id, *interval, *values.values(), mode])
+                if emotion != "neutral":
+                    speaker = max(clip.faces, key=lambda face: sum(face.peak.values()))
+                    seen = [phrases[au] for au in aus[emotion] if speaker.peak.get(au, 0) >= 1]
+                    reasons.append(_reason(clip, text, name, seen))
+                start, clip_id = end + rng.uniform(0.2, 1), clip_id + rng.choice((1, 1, 2))
+    folder = root / "mosei"
+    header = "video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode"
+    _table(folder / "label.csv", header.split(","), labels)
+    header = ["video_id", "clip_id", "start", "end", "sentiment", *columns, "mode"]
+    _table(folder / "emotions.csv", header, emotions)
+    write_rows(folder / "eri.jsonl", reasons)
+    return clips
+
+
+def _reason(clip: DrawnClip, text: str, label: str, seen: Sequence[str]) -> dict:
+    """An eri.jsonl record: clues, and the reason that somebody looking at the clip would give."""
+    face = f"the face shows {' and '.join(seen)}" if seen else "the face stays calm"
+    people = ("one person", "two people", "three people")[len(clip.faces) - 1]
+    return {
+        "id": clip.name,
+        "reason": f"{face[0].upper()}{face[1:]}, and the words are: {text.rstrip('.!')}. So the emotion is {label}.",
+        "clues": {"character": face, "scene": f"{people} in front of a plain wall"},
+        "label": label,
+    }
+
+
+def write_meld(root: Path, seed: int, counts: dict[str, int], aus: dict, phrases: dict) -> list[DrawnClip]:
+    """{train,dev,test}_sent_emo.csv, CRLF like the published ones."""
+    clips = []
+    folders = {"train": "train_splits", "dev": "dev_splits_complete", "test": "output_repeated_splits_test"}
+    header = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime"
+    for split, count in counts.items():
+        rng = random.Random(f"{seed}/meld/{split}")
+        rows = []
+        for dialogue in range(count):
+            clock = rng.uniform(30, 1200)
+            cast = rng.sample(SPEAKERS, 3)
+            for utterance in range(rng.randint(3, 7)):
+                emotion, polarity = emotion_and_polarity(rng)
+                if emotion == "neutral":
+                    polarity = 0
+                text = sentence(rng, emotion, polarity)
+                if emotion == "neutral" and rng.random() < 0.3:
+                    text = rng.choice(CHATTER) + "."
+                stem = f"dia{dialogue}_utt{utterance}"
+                path, name = f"{folders[split]}/{stem}.mp4", f"meld/{split}/{stem}"
+                clip = random_clip(rng, "meld", path, name, emotion, _people(rng), aus)
+                clips.append(clip)
+                sentiment = ("neutral", "positive", "negative")[polarity]
+                end = clock + clip.frames / FPS
+                row = [len(rows) + 1, text, rng.choice(cast), emotion, sentiment, dialogue, utterance]
+                rows.append([*row, 1, 1 + dialogue % 9, _stamp(clock), _stamp(end)])
+                clock = end + 0.2
+        _table(root / "meld" / f"{split}_sent_emo.csv", header.split(","), rows, newline="\r\n")
+    return clips
+
+
+def write_ecf(root: Path, seed: int, counts: dict[str, int], aus: dict, phrases: dict) -> list[DrawnClip]:
+    """Subtask_2_{train,test}.json; conversation ids go on counting from train to test, as in ECF 2.0."""
+    clips, number = [], 0
+    for split, count in counts.items():
+        rng = random.Random(f"{seed}/ecf/{split}")
+        document = []
+        for _ in range(count):
+            number += 1
+            lines = conversation(rng, recent=0.8)
+            utterances, pairs = [], []
+            for index, line in enumerate(lines, 1):
+                video = f"dia{number}utt{index}.mp4"
+                utterances.append(
+                    {
+                        "utterance_ID": index,
+                        "text": line.text,
+                        "speaker": line.speaker,
+                        "emotion": line.emotion,
+                        "video_name": video,
+                    }
+                )
+                pairs += [[f"{index}_{line.emotion}", str(cause)] for cause in line.causes]
+                name = f"ecf/{split}/dia{number}utt{index}"
+                clips.append(random_clip(rng, "ecf", f"{split}/{video}", name, line.emotion, _people(rng), aus))
+            document.append({"conversation_ID": number, "conversation": utterances, "emotion-cause_pairs": pairs})
+        write_json(root / "ecf" / f"Subtask_2_{split}.json", document)
+    return clips
+
+
+# Everything
+
+
+def _truth(clip: DrawnClip) -> dict:
+    return {
+        "id": clip.name,
+        "video": f"{clip.dataset}/{clip.path}",
+        "frames": clip.frames,
+        "fps": FPS,
+        "faces": [
+            {
+                "face_id": face.slot,
+                "apex": face.apex,
+                "aus": {f"AU{au:02d}": value for au, value in face.peak.items() if value >= 1},
+            }
+            for face in clip.faces
+        ],
+    }
+
+
+def generate(out: Path, seed: int = 0, size: str = "small") -> int:
+    """Write the three datasets into the new folder `out`, all or nothing; return the number of clips.
+
+    size: "small" is what the demo trains on, "tiny" is for tests. The same seed gives the same bytes.
+
+    Raises InputError when `out` exists and is not an empty folder, or cannot be made.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError("exists already; name a new folder or remove this one first", out)
+    aus, phrases = facs()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        root = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    except OSError as error:
+        raise InputError(f"cannot write there: {error.strerror}", out) from None
+    try:
+        clips: list[DrawnClip] = []
+        for dataset, maker in (("mosei", write_mosei), ("meld", write_meld), ("ecf", write_ecf)):
+            clips += maker(root, seed, SIZES[size][dataset], aus, phrases)
+        write_rows(root / "truth.jsonl", map(_truth, clips))
+        with multiprocessing.get_context("spawn").Pool(min(os.cpu_count() or 1, 8)) as pool:
+            pool.starmap(write_clip, [(root, clip) for clip in clips], chunksize=64)
+        root.chmod(0o755)
+        os.replace(root, out)
+    except BaseException:
+        shutil.rmtree(root, ignore_errors=True)
+        raise
+    return len(clips)

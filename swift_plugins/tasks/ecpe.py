@@ -1,0 +1,152 @@
+"""ECPE, emotion-cause pair extraction: which lines cause a line's emotion, `5_surprise,2;5_surprise,5`."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from swift_plugins import metrics
+from swift_plugins.tasks.task import Figures, Gold, LeftOut, Task
+
+Pair = tuple[int, str, int]  # (index of the emotion utterance, its emotion, index of the cause utterance)
+
+EMOTIONS = ("anger", "disgust", "fear", "joy", "sadness", "surprise")
+# Six digits are more than any conversation has; longer runs of digits are noise, and int() refuses very long ones.
+_NUMBER = "(0|[1-9][0-9]{0,5})"
+_PAIR = re.compile(rf"{_NUMBER}_({'|'.join(EMOTIONS)}),{_NUMBER}", re.ASCII)
+# (?ai:…): without ASCII, ignoring case also takes "ſ" for "s"
+_PAIR_LENIENT = re.compile(
+    rf"(?<![0-9])([0-9]{{1,6}})\s*_\s*((?ai:{'|'.join(EMOTIONS)}))[\s\"'“”‘’,，]+([0-9]{{1,6}})(?![0-9])"
+)
+
+
+class Target(NamedTuple):
+    """The line that a row asks for; None for what its row does not say."""
+
+    dialogue: str | None
+    index: int | None
+    emotion: str | None
+    previous: int | None
+    missed: bool = False  # a target that the model's own emotions missed: gold without an answer
+
+
+class Ecpe(Task):
+    """Answers are tuples of pairs. Prompts hold gold emotions, or predicted ones (`data_prep.ecf_emotions`)."""
+
+    key = "ecpe"
+    name = "emotion-cause pair extraction"
+    fields = frozenset({"conversation", "candidates", "target", "index", "emotion"})
+    labels = {"ecf": EMOTIONS}
+    protocols = ("paper", "semeval")
+    headlines = (("paper f1", "F1, paper's protocol"), ("semeval f1", "F1, SemEval's protocol"))
+    table_1 = 7_081  # the train targets with a cause
+    parts = {"predicted": ("predicted", ""), "missed": ("predicted", "missed")}
+    unit = "pairs"
+    member_name = "emotion"
+    part_reward = "amt_pairs"
+
+    def golds(self, sample: Any, records: Mapping[str, dict], options: Any) -> Iterator[Gold | LeftOut]:
+        if sample.causes is None:
+            return
+        gold = tuple((sample.index, sample.gold_emotion or sample.emotion, cause) for cause in sample.causes)
+        target = sample.emotion in EMOTIONS
+        if sample.gold_emotion is not None:
+            if target or gold:
+                yield Gold(gold, "predicted" if target else "missed")
+            else:
+                yield LeftOut("predicted neutral, and without a cause in the gold")
+        elif not target:
+            yield LeftOut("neutral utterances are context, never targets")
+        elif sample.split == "train" and not gold:
+            yield LeftOut("a training target without an annotated cause")
+        else:
+            yield Gold(gold)
+
+    def facts(self, sample: Any) -> dict[str, Any]:
+        """The target's line, its emotion as the prompt shows it, and the line before it."""
+        before = [line.index for line in sample.conversation if line.index < sample.index]
+        shown = {"index": sample.index, "emotion": sample.emotion}
+        return super().facts(sample) | shown | ({"previous": max(before)} if before else {})
+
+    def target(self, gold: Any, dataset: str) -> str:
+        for index, emotion, cause in gold:
+            if emotion not in EMOTIONS or not (0 <= index < 10**6 and 0 <= cause < 10**6):
+                raise ValueError(f"{(index, emotion, cause)!r} is not an emotion-cause pair of {dataset}")
+        return ";".join(f"{index}_{emotion},{cause}" for index, emotion, cause in gold)
+
+    def strict(self, response: object, dataset: str) -> tuple[Pair, ...] | None:
+        if not isinstance(response, str):
+            return None
+        answer = response.strip()
+        matches = [_PAIR.fullmatch(piece) for piece in answer.split(";")] if answer else []
+        return None if None in matches else tuple(_pair(match) for match in matches if match)
+
+    def lenient(self, response: object, dataset: str) -> tuple[Pair, ...] | None:
+        """Every pair found in the text, whatever stands between them."""
+        if not isinstance(response, str):
+            return None
+        if (exact := self.strict(response, dataset)) is not None:
+            return exact
+        return tuple(_pair(match) for match in _PAIR_LENIENT.finditer(response)) or None
+
+    def row_key(self, facts: Mapping[str, Any], mark: str, gold: Any) -> Target:
+        emotion = facts.get("emotion") or (gold[0][1] if gold else None)
+        return Target(facts.get("dialogue"), facts.get("index"), emotion, facts.get("previous"), mark == "missed")
+
+    def counts_answer(self, mark: str) -> bool:
+        return mark != "missed"
+
+    def count(self, dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Counter:
+        counts: Counter = Counter()
+        for key, count in metrics.paper_pair_counts(golds, predictions).items():
+            counts["paper", *key] = count
+        # a row that does not say its dialogue is one of its own
+        dialogues = [key.dialogue or place for place, key in enumerate(keys)]
+        for key, count in metrics.semeval_pair_counts(golds, predictions, dialogues).items():
+            counts["semeval", *key] = count
+        return counts
+
+    def finish(self, dataset: str, counts: Counter) -> Figures:
+        result = {}
+        for protocol in self.protocols:
+            own = Counter({key[1:]: count for key, count in counts.items() if key[0] == protocol})
+            result[protocol] = metrics.set_scores(own, EMOTIONS)
+            if any(emotion is None for _, emotion in own):
+                # A target that does not say its emotion: a wrong prediction all the same, but of which class?
+                del result[protocol]["weighted_precision"], result[protocol]["weighted_f1"]
+        return result
+
+    def protocols_of(self, part: str) -> tuple[str, ...]:
+        """With predicted emotions only semeval: the paper's protocol does not see what is predicted for nothing."""
+        return ("semeval",) if part == "predicted" else self.protocols
+
+    def baselines(self, golds: Sequence, keys: Sequence) -> dict[str, list]:
+        """Every target blames itself; itself and the line before."""
+        unknown = sum(not key.missed and key.index is None for key in keys)
+        if unknown:
+            raise ValueError(f"{unknown:,} rows do not say which line they ask for (--rows FILE does)")
+        own = [() if key.missed else ((key.index, key.emotion, key.index),) for key in keys]
+        before = [
+            () if key.missed or key.previous is None else ((key.index, key.emotion, key.previous),) for key in keys
+        ]
+        return {"self-cause": own, "self + previous": [a + b for a, b in zip(own, before, strict=True)]}
+
+    def describe_wrongness(self, wrongness: float) -> str:
+        return f"{wrongness:.0f} pair{'s' if wrongness > 1 else ''} wrong"
+
+    def members(self, answer: Any) -> set:
+        return set(answer or ())
+
+    @staticmethod
+    def distances(answer: Any) -> list[int]:
+        """Where causes stand relative to their target: 0 is the target itself, negative is earlier."""
+        return [cause - index for index, _, cause in answer or ()]
+
+
+def _pair(match: re.Match) -> Pair:
+    return int(match[1]), match[2].lower(), int(match[3])
+
+
+TASK = Ecpe()

@@ -1,0 +1,45 @@
+"""MER, multimodal emotion recognition: one label of the dataset's own set, `Surprise.`"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from swift_plugins import metrics
+from swift_plugins.tasks.task import Figures, Gold, LabelTask, LeftOut
+
+MELD = ("Anger", "Sadness", "Surprise", "Disgust", "Joy", "Neutral", "Fear")
+
+
+class Mer(LabelTask):
+    key = "mer"
+    name = "multimodal emotion recognition"
+    identifier = "<emotion>"
+    labels = {
+        "meld": MELD,
+        "mosei": tuple("Happy" if label == "Joy" else label for label in MELD),
+        "ecf": MELD,
+        "dfew": ("Happy", "Sad", "Neutral", "Anger", "Surprise", "Disgust", "Fear"),  # label 1-7 of its lists
+        "mer2023": ("Neutral", "Anger", "Happy", "Sad", "Worried", "Surprise"),
+    }
+    protocols = ("labels",)
+    headlines = (("weighted_f1", "weighted F1"), ("accuracy", "accuracy"))
+    table_1 = 25_859
+
+    def golds(self, sample: Any, records: Mapping[str, dict], options: Any) -> Iterator[Gold | LeftOut]:
+        emotion = sample.gold_emotion or sample.emotion
+        yield LeftOut("no emotion label") if emotion is None else Gold(emotion)
+
+    def facts(self, sample: Any) -> dict[str, Any]:
+        """The transcript, too: `data_prep.eri` makes reasons from these rows."""
+        return super().facts(sample) | {"transcript": sample.text}
+
+    def count(self, dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Counter:
+        return metrics.confusion(golds, predictions)
+
+    def finish(self, dataset: str, counts: Counter) -> Figures:
+        return metrics.classification(counts, self.classes(dataset))
+
+
+TASK = Mer()

@@ -1,0 +1,92 @@
+"""MSA, multimodal sentiment analysis: `Positive.` or `Negative.`, or a score (`build_amt --msa score`)."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from swift_plugins import metrics
+from swift_plugins.tasks.task import Figures, Gold, LabelTask, LeftOut, Task
+
+ZERO = "zero"
+
+
+class Msa(LabelTask):
+    key = "msa"
+    name = "multimodal sentiment analysis"
+    identifier = "<sentiment>"
+    labels = dict.fromkeys(("mosei", "meld", "mosi"), ("Positive", "Negative"))
+    protocols = ("acc2",)
+    headlines = (("acc2_has0", "Acc2 negative / non-negative"), ("acc2_non0", "Acc2 negative / positive"))
+    table_1 = 25_859
+    parts = {ZERO: ("", ZERO)}  # one inference gives both Acc2: without zero, and with zero as non-negative
+
+    def golds(self, sample: Any, records: Mapping[str, dict], options: Any) -> Iterator[Gold | LeftOut]:
+        if sample.sentiment is None:
+            return
+        neutral = sample.sentiment == "neutral"
+        if options.msa == "score" and sample.score is not None:
+            yield Gold(sample.score, ZERO if neutral and sample.split != "train" else "")
+        elif neutral and sample.split != "train" and sample.dataset == "mosei":
+            yield Gold("positive", ZERO)
+        elif neutral and options.neutral == "drop":
+            yield LeftOut("neutral sentiment (--neutral drop)")
+        else:
+            yield Gold("positive" if neutral else sample.sentiment)
+
+    def target(self, gold: Any, dataset: str) -> str:
+        return SCORE.target(gold, dataset) if isinstance(gold, float) else super().target(gold, dataset)
+
+    def variant(self, gold: object, dataset: str) -> Task:
+        return self if SCORE.strict(gold, dataset) is None else SCORE
+
+    def row_key(self, facts: Mapping[str, Any], mark: str, gold: Any) -> bool:
+        """Whether the clip's sentiment is zero."""
+        return mark == ZERO or gold == 0
+
+    def count(self, dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Counter:
+        return metrics.sentiment_counts(golds, predictions, keys)
+
+    def finish(self, dataset: str, counts: Counter) -> Figures:
+        return metrics.sentiment(counts, self.classes(dataset))
+
+    def sizes(self, keys: Sequence) -> dict[str, tuple[int, str]]:
+        return {"n_non0": (keys.count(False), "not zero")}
+
+    def baselines(self, golds: Sequence, keys: Sequence) -> dict[str, list]:
+        return super().baselines(golds, keys) | {"always positive": ["positive"] * len(golds)}
+
+
+class MsaScore(Msa):
+    """How an msa channel is read when its gold answers are scores ("1.4"): acc-7, MAE, correlation, both Acc2."""
+
+    name = "multimodal sentiment analysis, scores"
+    labels = {}
+
+    def target(self, gold: Any, dataset: str) -> str:
+        return f"{gold:.6f}".rstrip("0").removesuffix(".")
+
+    def strict(self, response: object, dataset: str) -> Any:
+        exact = isinstance(response, str) and re.fullmatch(r"\s*([+-]?[0-9]{1,3}(?:\.[0-9]{1,20})?)\s*", response)
+        return float(exact[1]) if exact else None
+
+    def lenient(self, response: object, dataset: str) -> Any:
+        if not isinstance(response, str):
+            return None
+        found = set(re.findall(r"(?<![\w.])[+-]?[0-9]{1,3}(?:\.[0-9]{1,20})?(?![\w]|\.[0-9])", response))
+        return float(found.pop()) if len(found) == 1 else None
+
+    def count(self, dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Counter:
+        return metrics.score_counts(golds, predictions)
+
+    def finish(self, dataset: str, counts: Counter) -> Figures:
+        return metrics.scores(counts)
+
+    def baselines(self, golds: Sequence, keys: Sequence) -> dict[str, list]:
+        return {"mean score": [sum(golds) / len(golds)] * len(golds)}
+
+
+SCORE = MsaScore()
+TASK = Msa()

@@ -1,0 +1,215 @@
+"""What a task is: the attributes and methods that one file of this folder fills in, and the parts that tasks share.
+
+A response has two readings. Strict: the exact form of the target, outer white space aside. Lenient: the answer found in
+the text. Whatever strict reads, lenient reads alike. None means unparsed; an unparsed response is counted and never
+becomes a class.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from swift_plugins import metrics
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Gold:
+    """A row to be built: its gold answer, and the third part of its channel (`zero` of `mosei.msa.zero`), if any."""
+
+    answer: object
+    part: str = ""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A row that is not built, with the reason that the report counts."""
+
+    reason: str
+
+
+class Task:
+    """One task: what is asked, how answers are written and read, what scores them.
+
+    key: the second part of a channel. name: for people. identifier: the tag in the prompt ("" where there is none).
+    fields: what its prompts may hold beside the fields of every task. labels: per dataset, the labels as they are
+    written in answers; empty where answers are not from a closed set. protocols: the ways of counting, each with a
+    signature. headlines: (figure, words) to stand for a channel where there is no room for all, the first before all.
+    table_1: rows that the paper counts. parts: third part of a channel → (part under which it is scored, mark of its
+    rows). unit: what an answer of several parts is made of, "" for one label;
+    member_name: what the figures per class are of. face_only: its picture is the peak frame
+    whatever else the row's other tasks look at. judged: an LLM judge can mark its answers.
+    """
+
+    key: str
+    name: str
+    identifier: str = ""
+    fields: frozenset[str] = frozenset()
+    labels: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    protocols: tuple[str, ...]
+    headlines: tuple[tuple[str, str], ...]
+    table_1: int | None = None
+    parts: Mapping[str, tuple[str, str]] = MappingProxyType({})
+    unit: str = ""
+    member_name: str = "class"
+    face_only: bool = False
+    judged: bool = False
+    gold_hint: str = ""  # what to look at when a gold answer cannot be read
+
+    # Building rows
+
+    def golds(self, sample: Any, records: Mapping[str, dict], options: Any) -> Iterator[Gold | LeftOut]:
+        """The rows of one sample (see `data_prep.readers.sample`): none, one, or the reason why there is none.
+
+        records: the clip's record of `fer` and of `eri`, where there is one. options: those of the builder.
+        """
+        raise NotImplementedError
+
+    def facts(self, sample: Any) -> dict[str, Any]:
+        """What scorer and baselines need to know of a row; it travels in the row, from builder to result."""
+        return {"dialogue": sample.dialogue} if sample.dialogue else {}
+
+    # Writing and reading answers
+
+    def target(self, gold: Any, dataset: str) -> str:
+        """The gold answer as a row holds it; ValueError for a gold that the dataset does not have."""
+        raise NotImplementedError
+
+    def strict(self, response: object, dataset: str) -> Any:
+        """The prediction, of the same type as gold, or None; a response that is not a string is unparsed."""
+        raise NotImplementedError
+
+    def lenient(self, response: object, dataset: str) -> Any:
+        """As `strict`, reading more."""
+        raise NotImplementedError
+
+    def variant(self, gold: object, dataset: str) -> Task:
+        """The task that reads a channel whose first gold answer is this one: itself, but for numeric sentiment."""
+        return self
+
+    # Figures
+
+    def row_key(self, facts: Mapping[str, Any], mark: str, gold: Any) -> Any:
+        """What `count` and `baselines` need of a row beside its answers; hashable and small."""
+        return mark
+
+    def counts_answer(self, mark: str) -> bool:
+        """Whether the response of a row with this mark is read at all."""
+        return True
+
+    def count(self, dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Counter:
+        """Additive counts (see `swift_plugins.metrics`); rows of one dialogue must be counted together."""
+        raise NotImplementedError
+
+    def finish(self, dataset: str, counts: Counter) -> Figures:
+        """{figure: fraction} beside `per_class`, or one such dict per protocol."""
+        raise NotImplementedError
+
+    def score(self, dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Figures:
+        """`finish` of `count`."""
+        return self.finish(dataset, self.count(dataset, golds, predictions, keys))
+
+    def protocols_of(self, part: str) -> tuple[str, ...]:
+        """The protocols under which a channel with this third part can be scored."""
+        return self.protocols
+
+    def sizes(self, keys: Sequence) -> dict[str, tuple[int, str]]:
+        """Sizes beside n: {JSON key: (rows, words)}."""
+        return {}
+
+    def baselines(self, golds: Sequence, keys: Sequence) -> dict[str, list]:
+        """Predictions that need no model: {name: one per row}. ValueError says what is not known for them."""
+        return {}
+
+    # Comparing one answer
+
+    def members(self, answer: Any) -> set:
+        """The parts of an answer that are compared one by one."""
+        return {answer}
+
+    def length(self, answer: Any) -> int:
+        """How many `unit`s an answer has."""
+        return len(answer)
+
+    def wrongness(self, gold: Any, prediction: Any) -> float:
+        """How wrong an answer of several parts is: parts missed plus parts invented."""
+        return len(self.members(gold) ^ self.members(prediction))
+
+    def describe_wrongness(self, wrongness: float) -> str:
+        """`wrongness` in words, "" where the number says nothing."""
+        return f"{wrongness:.0f} {self.member_name}{'s' if wrongness > 1 else ''} wrong"
+
+    def reward(self, gold: Any, prediction: Any, dataset: str) -> float | None:
+        """1 for a right answer, 0 for a wrong or unparsed one, None where nothing can be said."""
+        return float(prediction is not None and self.members(prediction) == self.members(gold))
+
+    # The reward of ms-swift's GRPO for answers of several parts, "" where there is none: F1 of `members`.
+    part_reward: str = ""
+
+
+class LabelTask(Task):
+    """A task whose answer is one label of a closed set: `Surprise.`"""
+
+    def target(self, gold: Any, dataset: str) -> str:
+        for label in self.labels_of(dataset):
+            if label.lower() == gold:
+                return f"{label}."
+        raise ValueError(f"{gold!r} is not a label of {dataset}: {', '.join(self.labels_of(dataset)).lower()}")
+
+    def strict(self, response: object, dataset: str) -> str | None:
+        if not isinstance(response, str):
+            return None
+        answer = response.strip()
+        return next((label.lower() for label in self.labels_of(dataset) if answer == f"{label}."), None)
+
+    def lenient(self, response: object, dataset: str) -> str | None:
+        return label_in(response, self.labels_of(dataset))
+
+    def labels_of(self, dataset: str) -> tuple[str, ...]:
+        """The dataset's labels; ValueError where it has none."""
+        try:
+            return self.labels[dataset]
+        except KeyError:
+            raise ValueError(f"no label set for dataset {dataset!r}: it is one of {', '.join(self.labels)}") from None
+
+    def classes(self, dataset: str) -> list[str]:
+        """The labels as predictions name them."""
+        return [label.lower() for label in self.labels_of(dataset)]
+
+    def baselines(self, golds: Sequence, keys: Sequence) -> dict[str, list]:
+        return {"majority": [majority(golds)] * len(golds)}
+
+
+def majority(golds: Sequence) -> Any:
+    """The commonest gold answer, the first in order among equals."""
+    return max(sorted(Counter(golds).items()), key=lambda item: item[1])[0]
+
+
+def label_in(text: object, labels: tuple[str, ...]) -> str | None:
+    """The one label that a text names, any case, any punctuation; None when it names none or several."""
+    if not isinstance(text, str):
+        return None
+    found = {match.lower() for match in _pattern(labels).findall(text)}
+    return found.pop() if len(found) == 1 else None
+
+
+@functools.cache
+def _pattern(labels: tuple[str, ...]) -> re.Pattern:
+    # `_` counts as punctuation (markdown's _joy_), so \b would not do; ASCII, so that a label inside a sentence in
+    # Chinese is found and "ſ" is not taken for "s"
+    return re.compile(rf"(?<![^\W_])(?:{'|'.join(labels)})(?![^\W_])", re.IGNORECASE | re.ASCII)
+
+
+def set_f1(gold: Iterable, prediction: Iterable) -> float:
+    """F1 of two sets; 1 when both are empty."""
+    gold, prediction = set(gold), set(prediction)
+    if not gold and not prediction:
+        return 1.0
+    return metrics.prf(len(gold & prediction), len(prediction), len(gold))["f1"]
