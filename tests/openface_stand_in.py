@@ -13,7 +13,7 @@ from pathlib import Path
 FRAMES = 12
 ROWS = [
     *("noface", "notvideo", "noframes", "nolandmarks", "nomodels", "onemodel", "noout"),
-    *("hang", "killed", "unfinished", "empty", "headeronly", "status3"),
+    *("hang", "killed", "unfinished", "empty", "headeronly", "status3", "nolibrary"),
 ]
 
 SOURCE = """
@@ -54,6 +54,10 @@ if row == "noout":
 if row == "notvideo" or not os.path.exists(clip):
     print("Failed to open the video file at location: " + clip)
     sys.exit(0)
+if row == "nolibrary":
+    missing = "libopencv_core.so.4.1: cannot open shared object file: No such file or directory"
+    print(sys.argv[0] + ": error while loading shared libraries: " + missing, file=sys.stderr)
+    sys.exit(127)
 if row == "status3":
     sys.exit(3)
 if row == "noframes" and several:

@@ -88,8 +88,9 @@ def _extract_once(
         command += [*(["-2Dfp"] if boxes else []), *flags]
         out.mkdir()
         status, stdout = _run(command, Path(folder), timeout)
+        said = _last_words(Path(folder) / "stderr", program, video)
         if status is None:
-            raise OpenFaceError("timeout", f"{program.name} was stopped after {timeout:g} s")
+            raise OpenFaceError("timeout", f"{program.name} was stopped after {timeout:g} s{said}")
         if "Could not load the landmark detector" in stdout:
             raise OpenFaceError("models_missing", f"{program.name} found no landmark model (see -mloc)")
         if "no Action Unit models found" in stdout:
@@ -99,9 +100,9 @@ def _extract_once(
         if status < 0:
             name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
             hint = " (usual for a clip without a frame that decodes)" if name == "SIGSEGV" else ""
-            raise OpenFaceError("crash", f"{program.name} ended by {name}{hint}")
+            raise OpenFaceError("crash", f"{program.name} ended by {name}{hint}{said}")
         if status:
-            raise OpenFaceError("crash", f"{program.name} ended with status {status}")
+            raise OpenFaceError("crash", f"{program.name} ended with status {status}{said}")
         written = sorted(out.glob("*.csv"))
         if not written:
             if several and any(out.glob("*_of_details.txt")):
@@ -117,6 +118,16 @@ def _extract_once(
         csv.parent.mkdir(parents=True, exist_ok=True)
         os.replace(written[0], csv)
         return faces
+
+
+def _last_words(log: Path, program: Path, video: Path) -> str:
+    """ ": " and the last line of the program's stderr, with names instead of this machine's paths; "" without one."""
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    for path in (program, video.absolute()):
+        last = last.replace(os.fspath(path), path.name)
+    last = "".join(letter for letter in last.removeprefix(f"{program.name}: ") if letter.isprintable())
+    return f": {last[:200]}" if last else ""
 
 
 def _run(command: list[str], folder: Path, timeout: float) -> tuple[int | None, str]:

@@ -17,8 +17,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import itertools
 import json
+import math
 import os
+import random
 import shlex
 import shutil
 import socket
@@ -45,6 +48,9 @@ from swift_plugins.journal import Journal
 from swift_plugins.options import option, parse
 
 ONE_SPEAKER = ("mosei",)  # a MOSEI clip shows its one speaker; scenes of other datasets show several people
+# Faults that say nothing about the clip: --resume tries it again. After any other it does so when a file has changed.
+CURABLE = ("crash", "timeout", "models_missing", "missing_au_column")
+FIRST = 8  # clips that are tried before all others: where one fault hits every one of them, the rest is left alone
 
 
 @dataclass(frozen=True)
@@ -101,9 +107,9 @@ def main(argv: list[str] | None = None) -> None:
         splits = [split for split in SPLITS if split in {*options.split, *(name.split("/")[1] for name in done)}]
         if len(splits) > len(options.split):  # fer.jsonl holds all that was ever done in this folder
             clips, faults = find_clips(*where, splits)
-        todo = [clip for split in options.split for clip in clips[split] if not _is_done(done.get(clip.id))]
+        todo = [clip for split in options.split for clip in clips[split] if not _is_done(done.get(clip.id), clip)]
         try:
-            run_all(todo, run, options.jobs, options.backend)
+            stopped = run_all(todo, _first(todo, done), run, options.jobs, options.backend)
         except BrokenProcessPool:
             reason = "a worker process was killed (out of memory?); --resume goes on, perhaps with fewer --jobs"
             raise InputError(reason) from None
@@ -115,6 +121,9 @@ def main(argv: list[str] | None = None) -> None:
             plot_clips(run, [clip for clip in everyone if clip.id in options.plot])
         if options.contact_sheet:
             write_contact_sheets(run.out)
+    if stopped:
+        reason = f"stopped: each of the first {FIRST} clips ended with {stopped['kind']}: {stopped['detail']}"
+        raise InputError(reason, run.out / "fer_report.json")
     _refuse_nothing(report, run.out / "fer_report.json")
     summarise(report, run.out / "fer.jsonl")
 
@@ -196,29 +205,47 @@ def _check_settings(run: FerRun, dataset: str, root: Path, source: Path, resume:
 
 
 def read_done(out: Path) -> dict[str, dict]:
-    """What is done, by clip id: {"record": …} or {"fault": …}. A record without its image is not done."""
+    """What is done, by clip id: {"record": …} or the latest {"fault": …}. A record without its image is not done."""
 
-    def rank(entry: dict) -> int:
+    def rank(entry: dict) -> float:
         if "record" in entry:
-            return 2 if (out / entry["record"]["image"]).is_file() else -1
-        return int(_is_done(entry))
+            return math.inf if (out / entry["record"]["image"]).is_file() else -math.inf
+        return entry.get("time", 0)
 
     entries = Journal(out / ".fer" / "done", shared=True).by_key("id", rank)
     return {clip_id: entry for clip_id, entry in entries.items() if rank(entry) >= 0}
 
 
-def _is_done(entry: dict | None) -> bool:
-    """Whether a clip need not be tried again; a missing model is nothing about the clip."""
-    return entry is not None and entry.get("fault", {}).get("kind") != "models_missing"
+def _is_done(entry: dict | None, clip: FerClip) -> bool:
+    """Whether a clip need not be tried (again): it has a record, or a fault of its files, which are still the same."""
+    if entry is None or "record" in entry:
+        return entry is not None
+    return entry["fault"]["kind"] not in CURABLE and entry.get("files") == _state(clip)
+
+
+def _state(clip: FerClip) -> list[list[int]]:
+    """Size and time of change of the clip's video and CSV, as far as they are there."""
+    found = (path.stat() for path in (clip.video, clip.csv) if path and path.exists())
+    return [[status.st_size, status.st_mtime_ns] for status in found]
+
+
+def _first(todo: list[FerClip], done: dict[str, dict]) -> list[FerClip]:
+    """Clips that tell whether the set-up works: with a file, from all over the dataset (neighbours share faults).
+
+    Once there are records, only clips that were never tried can tell: the others have failed before.
+    """
+    if any("record" in entry for entry in done.values()):
+        todo = [clip for clip in todo if clip.id not in done]
+    shuffled = random.Random(0).sample(todo, len(todo))
+    return list(itertools.islice((clip for clip in shuffled if _state(clip)), FIRST))
 
 
 def _refuse_nothing(report: dict, path: Path) -> None:
-    """`InputError` where a missing model is why there is no record."""
+    """`InputError` where one fault is why there is no record; faces may really be in none of the clips."""
     counts = report["splits"].values()
     kinds = {kind for count in counts for kind in count["clips_without_record"]}
-    if kinds == {"models_missing"} and not any(count["records"] for count in counts):
-        detail = next(fault["detail"] for fault in report["clips"] if fault["kind"] == "models_missing")
-        raise InputError(f"no record: {detail}", path)
+    if len(kinds) == 1 and kinds != {"no_face"} and not any(count["records"] for count in counts):
+        raise InputError(f"no record: every clip ended with {kinds.pop()}: {report['clips'][0]['detail']}", path)
 
 
 # ---- the parallel run ----
@@ -239,32 +266,36 @@ def work_on(clip: FerClip, run: FerRun) -> None:
         entry = {"record": make_record(clip, run)}
     except OpenFaceError as error:
         at = f" (line {error.row})" if error.row is not None else ""
-        entry = {"fault": {"kind": error.kind, "id": clip.id, "detail": error.reason + at}}
+        fault = {"kind": error.kind, "id": clip.id, "detail": error.reason + at}
+        entry = {"fault": fault, "files": _state(clip), "time": time.time()}
     _journal(run.out).append({"id": clip.id, **entry})
 
 
-def run_all(clips: list[FerClip], run: FerRun, jobs: int, backend: str) -> None:
-    """Work on all clips through joblib, on this machine's cores or on a Ray cluster."""
+def run_all(clips: list[FerClip], first: list[FerClip], run: FerRun, jobs: int, backend: str) -> dict | None:
+    """Work on all clips through joblib, `first` before the others, on this machine's cores or on a Ray cluster.
+
+    Returns None, or the fault that hit every one of `first`; the others are not tried then.
+    """
     if not clips:
-        return
+        return None
     context = _ray() if backend == "ray" else contextlib.nullcontext()
     options = {} if backend == "ray" else {"initializer": _end_with_parent, "initargs": (os.getpid(),)}
     task = joblib.delayed(work_on)
     interval = 0.2 if sys.stderr.isatty() else 10.0  # seconds between two states of the bar; a log needs few
-
-    def tasks() -> Iterator:
-        for place, clip in enumerate(clips):
-            # A missing model fails every clip: the first few tell, and the rest need not be tried.
-            if place == 8 * max(jobs, 1) and not any(map(_is_done, read_done(run.out).values())):
-                return
-            yield task(clip, run)
-
     with (
         context,
         tqdm(total=len(clips), unit="clip", desc="faces", smoothing=0.05, mininterval=interval) as bar,
         _WithBar(bar, n_jobs=jobs, backend=backend, **options) as parallel,
     ):
-        parallel(tasks())
+        parallel(task(clip, run) for clip in first)
+        if len(first) == FIRST:
+            done = read_done(run.out)
+            faults = [done.get(clip.id, {}).get("fault", {"kind": "no_face"}) for clip in first]
+            if len({fault["kind"] for fault in faults}) == 1 and faults[0]["kind"] != "no_face":
+                return faults[0]
+        tried = {clip.id for clip in first}
+        parallel(task(clip, run) for clip in clips if clip.id not in tried)
+    return None
 
 
 class _WithBar(joblib.Parallel):
@@ -275,6 +306,8 @@ class _WithBar(joblib.Parallel):
         self.bar, self.shown = bar, 0
 
     def print_progress(self) -> None:
+        if self.n_completed_tasks < self.shown:  # a second call counts from 0 again
+            self.shown = 0
         self.bar.update(self.n_completed_tasks - self.shown)
         self.shown = self.n_completed_tasks
 
