@@ -2,7 +2,8 @@
 
 `install(folder)` writes FeatureExtraction and FaceLandmarkVidMulti there. A clip at …/<row>/0.mp4 or …/<row>.mp4 plays
 that row; any other clip has a face whose AUs peak at a frame that follows from the clip's name. With STAND_IN_CALLS
-in the environment each call appends the clip's path to that file; STAND_IN_WORK seconds of computing come first.
+in the environment each call appends the clip's path to that file, with STAND_IN_PIDS its process id; STAND_IN_WORK
+seconds of computing come first.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 if calls := os.environ.get("STAND_IN_CALLS"):
     with open(calls, "a") as file:
         file.write(clip + "\\n")
+if pids := os.environ.get("STAND_IN_PIDS"):
+    with open(pids, "a") as file:
+        file.write(f"{os.getpid()}\\n")
 end = time.process_time() + float(os.environ.get("STAND_IN_WORK", 0))
 while time.process_time() < end:
     pass

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -399,6 +400,28 @@ def test_killed_and_resumed(mosei, project, tmp_path):
     assert contents(tmp_path / "out") == expected
     times = collections.Counter(calls.read_text().splitlines())
     assert len(times) == 120 and times.total() <= 120 + kills * 4  # two processes, a clip or two each
+
+
+@pytest.mark.parametrize(("number", "jobs"), [(signal.SIGTERM, 2), (signal.SIGKILL, 2), (signal.SIGKILL, 1)])
+def test_openface_ends_with_the_run(mosei, tmp_path, number, jobs):
+    root, pids = mosei({("hang", str(n)): "happy" for n in range(jobs)}), tmp_path / "pids"
+    run = command(root, tmp_path / "out", "--openface", install(tmp_path / "programs"), "--jobs", jobs)
+    process = start(run, STAND_IN_PIDS=str(pids))
+
+    def running() -> list[str]:
+        started = pids.read_text().split() if pids.is_file() else []
+        return [pid for pid in started if Path("/proc", pid).exists()]
+
+    def wait(condition) -> bool:
+        deadline = time.monotonic() + 20
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return condition()
+
+    assert wait(lambda: len(running()) == jobs)
+    process.send_signal(number)
+    assert process.wait(20) == -number
+    assert wait(lambda: not running())
 
 
 def test_two_runs_on_one_folder(mosei, project, tmp_path):

@@ -9,9 +9,13 @@ Its exit status says little (a clip that does not open ends with 0), so a run co
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +26,8 @@ from swift_plugins.files import InputError
 # FaceLandmarkVidMulti keeps this many trackers; FeatureExtraction follows one face.
 PROGRAMS = {False: "FeatureExtraction", True: "FaceLandmarkVidMulti"}
 POSTPROCESSED = "Postprocessing the Action Unit predictions"
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 # Endings that a second try may cure. A clip without a face and a missing model stay what they are.
 RETRIED = ("crash", "timeout", "partial_csv")
 
@@ -134,13 +140,19 @@ def _run(command: list[str], folder: Path, timeout: float) -> tuple[int | None, 
     """Exit status (negative: signal; None: ran past `timeout`) and stdout of a command; the logs lie in `folder`.
 
     Output goes to files, and the command leads its own process group: a time-out then ends it with all it started,
-    and never waits for a pipe that somebody still holds.
+    and never waits for a pipe that somebody still holds. It ends when this process does, however that ends.
     """
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     with open(folder / "stdout", "wb") as stdout, open(folder / "stderr", "wb") as stderr:
         try:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=environment, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=functools.partial(_end_with_parent, os.getpid()) if LIBC else None,
             )
         except OSError as error:
             raise InputError(f"cannot be started ({error.strerror or error})", command[0]) from None
@@ -150,6 +162,25 @@ def _run(command: list[str], folder: Path, timeout: float) -> tuple[int | None, 
             status = None
         finally:
             if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                _end_group(process)
     return status, (folder / "stdout").read_text(encoding="utf-8", errors="replace")
+
+
+def _end_with_parent(parent: int) -> None:
+    """In the child, before the program starts: let the system send SIGTERM when the parent is gone (Linux).
+
+    SIGTERM and not SIGKILL, so that a wrapper (docker run) can pass it on. Nothing is imported or locked here.
+    """
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # gone already
+        os._exit(1)
+
+
+def _end_group(process: subprocess.Popen) -> None:
+    """SIGTERM to a program and all that it started, and SIGKILL to what is left of them after 2 seconds."""
+    os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(2)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
