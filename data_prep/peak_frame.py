@@ -15,7 +15,7 @@ from pathlib import Path
 
 from data_prep.fer.au_table import OpenFaceError, read_faces
 from data_prep.fer.facs import FACS, load_facs
-from data_prep.fer.peaks import find_peak, peak_image, summed_aus, write_image
+from data_prep.fer.peaks import check_length, find_peak, peak_image, summed_aus, write_image
 from swift_plugins.files import InputError, run_cli
 from swift_plugins.options import option, parse
 
@@ -32,6 +32,9 @@ class PeakOptions:
     video: Path | None = option(None, help="the clip, for --image and for the picture in --plot")
     image: Path | None = option(None, help="write the peak frame here (.png, .jpg), 448x448")
     crop: bool = option(False, help="the person instead of the whole frame (needs landmarks)")
+    people: str = option(
+        "one", choices=("one", "several"), help="whether FeatureExtraction or FaceLandmarkVidMulti wrote the CSV (one)"
+    )
     plot: Path | None = option(None, help="write a plot of the AUs over time here")
 
 
@@ -54,7 +57,6 @@ def main(argv: list[str] | None = None) -> None:
         if error.kind == "no_face":
             return
         raise InputError(error.reason, options.csv, error.row) from None
-    print(json.dumps({"peak_frame": peak.frame, "face_id": peak.face_id, "score": peak.score}))
     box = None
     if options.crop:
         if faces.box is None:
@@ -62,7 +64,9 @@ def main(argv: list[str] | None = None) -> None:
         box = faces.box[peak.row]
     image = None
     if options.video and (options.image or options.plot):
+        check_length(faces, options.video, several=options.people == "several")
         image = peak_image(options.video, peak.index, box)
+    print(json.dumps({"peak_frame": peak.frame, "face_id": peak.face_id, "score": peak.score}))
     if options.image:
         write_image(options.image, image)
     if options.plot:

@@ -18,7 +18,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_prep.fer.au_table import INTENSITIES, PRESENCES, OpenFaceError
+from data_prep.fer.clips import FerClip
 from data_prep.fer.facs import load_facs
+from data_prep.fer.record import FerRun, RecordSettings, make_record
 from tests.conftest import ROOT
 from tests.openface_stand_in import FRAMES, ROWS, install
 
@@ -176,17 +179,19 @@ def test_resume_tries_again_what_may_have_been_cured(mosei, project, tmp_path):
 TABLE = ["frame", "face_id", "confidence", "success"]
 
 
-def write_csv(path: Path, *rows: dict[str, float]) -> None:
-    """An OpenFace table with these intensities, frames from 1; presence where the intensity is 1 or more."""
-    from data_prep.fer.au_table import INTENSITIES, PRESENCES
-
+def write_csv(path: Path, *rows: dict[str, float], timestamps: bool = False) -> None:
+    """A table with these intensities, frames from 1, presence from intensity 1 on; with timestamps it is OpenFace's."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow([*TABLE, *(f"{au}_r" for au in INTENSITIES), *(f"{au}_c" for au in PRESENCES)])
+        writer.writerow(
+            [*TABLE, *["timestamp"] * timestamps, *(f"{au}_r" for au in INTENSITIES), *(f"{au}_c" for au in PRESENCES)]
+        )
         for n, row in enumerate(rows, 1):
             strength = [row.get(au, 0.0) for au in INTENSITIES]
-            writer.writerow([n, 0, 0.98, 1, *strength, *(float(row.get(au, 0) >= 1) for au in PRESENCES)])
+            writer.writerow(
+                [n, 0, 0.98, 1, *[n / 8] * timestamps, *strength, *(float(row.get(au, 0) >= 1) for au in PRESENCES)]
+            )
 
 
 @pytest.mark.parametrize(
@@ -289,6 +294,33 @@ def test_what_csv_files_can_have_wrong_is_reported(mosei, project, tmp_path):
         "noclip": "no_peak_image", "nocsv": "no_csv",
     }  # fmt: skip
     assert list(records_of(tmp_path / "out")) == ["mosei/train/good/1"]
+
+
+@pytest.mark.parametrize(
+    ("people", "rows", "kind"),
+    [
+        ("one", FRAMES, None),
+        ("one", FRAMES - 3, None),  # decoders drop what is cut off at the end
+        ("one", FRAMES + 3, None),
+        ("one", FRAMES - 4, "other_clip"),
+        ("one", FRAMES + 4, "other_clip"),
+        ("several", FRAMES - 4, None),  # no row where there is no face
+        ("several", FRAMES + 4, "other_clip"),
+    ],
+)
+def test_a_csv_of_another_clip_is_refused(mosei, tmp_path, people, rows, kind):
+    """Frames beyond the clip's end, or fewer rows than frames where FeatureExtraction wrote a row for each."""
+    (video,) = mosei({("v", "1"): "happy"}).rglob("*.mp4")
+    write_csv(tmp_path / "a.csv", *[{"AU12": float(n == 1)} for n in range(rows)], timestamps=True)
+    clip = FerClip("mosei/train/v/1", video, tmp_path / "a.csv", "happy", "a.csv")
+    settings = RecordSettings(people, "no_blink", 1, 0.8, False, "leave-out", 0, "png", (), FACS)
+    run = FerRun(tmp_path / "out", settings, None, 1)
+    if kind is None:
+        assert make_record(clip, run)["aus"] == ["AU12"]
+        return
+    with pytest.raises(OpenFaceError, match=f"the CSV (has {rows} rows|goes to frame {rows}), the clip") as caught:
+        make_record(clip, run)
+    assert caught.value.kind == kind and not list((tmp_path / "out").rglob("*.png"))
 
 
 def test_splits_gather_in_one_file(world, project, tmp_path):

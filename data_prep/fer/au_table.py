@@ -25,7 +25,8 @@ CORNERS = [f"{axis}_{point}" for axis in "xy" for point in range(68)]  # the lan
 class OpenFaceError(InputError):
     """A clip or CSV that gives no Action Units; `kind` is the short key that is counted in reports.
 
-    no_face, not_a_video, no_frames, models_missing, missing_au_column, partial_csv, bad_csv, crash, timeout.
+    no_face, not_a_video, no_frames, models_missing, missing_au_column, partial_csv, bad_csv, crash, timeout; of what
+    comes after: no_clip, missing_clip, no_csv, other_clip, no_landmarks, no_peak_image.
     """
 
     def __init__(self, kind: str, reason: str, file: str | os.PathLike | None = None, row: int | None = None):
@@ -42,7 +43,8 @@ class Faces:
     intensity: float64 [n, 17] in the order of INTENSITIES, 0 to 5. presence: float64 [n, 18] in that of PRESENCES,
     0 or 1. A column that the file lacks is all NaN and named in `missing`.
     box: float64 [n, 4], left, top, right, bottom of the face's landmarks in pixels, or None without landmarks.
-    rows: data rows in the file, kept or not.
+    rows, last: number of data rows in the file and their highest index, kept or not. every_frame: the rows are frames
+    1, 2, … of one face, as FeatureExtraction writes them, which leaves no frame out.
     """
 
     frame: np.ndarray
@@ -53,6 +55,8 @@ class Faces:
     missing: frozenset[str]
     box: np.ndarray | None
     rows: int
+    last: int = 0
+    every_frame: bool = False
 
     def require(self, columns: Collection[str], file: str | os.PathLike | None = None) -> None:
         """Raise `OpenFaceError` ("missing_au_column") naming those of `columns` that the file lacks."""
@@ -102,10 +106,10 @@ def read_faces(path: str | os.PathLike, confidence: float = 0.8, boxes: bool = F
     score = columns.get("confidence", column("FaceScore", 1.0))
     usable = np.isfinite(np.column_stack([columns[name] for name in units])).all(1)
     keep = (column("success", 1.0) == 1) & (score >= confidence) & usable
-    from_zero = "FaceScore" in columns or frame.min() == 0  # OpenFace counts frames from 1, py-feat from 0
+    index = frame - (0 if "FaceScore" in columns or frame.min() == 0 else 1)  # OpenFace counts from 1, py-feat from 0
     return Faces(
         frame=frame[keep],
-        index=frame[keep] - (0 if from_zero else 1),
+        index=index[keep],
         face_id=face[keep],
         intensity=strength[keep],
         presence=np.column_stack([column(name, np.nan) for name in presence.values()])[keep],
@@ -117,6 +121,8 @@ def read_faces(path: str | os.PathLike, confidence: float = 0.8, boxes: bool = F
         ),
         box=_boxes(columns, keep) if boxes else None,
         rows=rows,
+        last=int(index.max()),
+        every_frame="timestamp" in names and not face.any() and np.array_equal(frame, np.arange(1, rows + 1)),
     )
 
 

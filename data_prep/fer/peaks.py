@@ -13,7 +13,7 @@ from PIL import Image
 from data_prep.fer.au_table import BLINK, INTENSITIES, Faces, OpenFaceError
 from data_prep.fer.facs import Facs
 from swift_plugins.files import InputError, atomic_open
-from swift_plugins.frames import read_frames
+from swift_plugins.frames import count_frames, read_frames
 
 SIDE = 448  # pixels: one tile of InternVL2, so that a peak image costs the same few tokens whatever the clip's size
 # OpenFace writes two decimals and other tools up to six: sums of millionths are exact, and so are ties.
@@ -108,6 +108,24 @@ def _held(scores: np.ndarray, faces: Faces, hold: int) -> np.ndarray:
         lowest = np.lib.stride_tricks.sliding_window_view(ordered, hold)[whole].min(1)
         held[order[whole + (hold - 1) // 2]] = lowest
     return held
+
+
+def check_length(faces: Faces, video: str | os.PathLike, several: bool = False) -> None:
+    """Raise `OpenFaceError` ("other_clip") where the CSV's frames cannot be those of the clip.
+
+    A frame beyond the clip's end is never right. FeatureExtraction writes a row for every frame, so its rows are as
+    many as the clip's frames; `several` says that FaceLandmarkVidMulti wrote the file, which has no row for a frame
+    without a face. 3 frames, or 2 % of a long clip, may differ: decoders drop frames that are cut off at the end.
+    A sequence of images made from the clip (timestamps all 0) counts alike, or its indices would be of other frames.
+    Raises `InputError` where the clip's frames cannot be counted.
+    """
+    frames = count_frames(video)
+    tolerance = max(3, frames // 50)
+    if faces.last >= frames + tolerance:
+        raise OpenFaceError("other_clip", f"the CSV goes to frame {faces.last + 1}, the clip has {frames}")
+    if faces.every_frame and not several and faces.rows < frames - tolerance:
+        reason = f"the CSV has {faces.rows} rows, the clip {frames} frames (--people several: by FaceLandmarkVidMulti)"
+        raise OpenFaceError("other_clip", reason)
 
 
 def peak_image(video: str | os.PathLike, index: int, box: np.ndarray | None = None) -> Image.Image:

@@ -15,7 +15,7 @@ from data_prep.fer.au_table import Faces, OpenFaceError, read_faces
 from data_prep.fer.clips import FerClip
 from data_prep.fer.facs import Facs, active_aus, common_aus
 from data_prep.fer.openface import extract
-from data_prep.fer.peaks import Peak, find_peak, peak_image, summed_aus, write_image
+from data_prep.fer.peaks import Peak, check_length, find_peak, peak_image, summed_aus, write_image
 from swift_plugins.files import InputError
 
 
@@ -69,7 +69,7 @@ def make_record(clip: FerClip, run: FerRun) -> dict:
     if not aus and settings.without_common == "active":
         aus = active
     image = f"peaks/{clip.id.partition('/')[2]}.{settings.image}"
-    _publish_picture(_picture(clip.video, faces, peak, settings.crop), run.scratch, run.out / image)
+    _publish_picture(_picture(clip.video, faces, peak, run), run.scratch, run.out / image)
     phrases = describe(aus, facs, f"{settings.seed}:{clip.id}")
     record = {
         "id": clip.id,
@@ -114,11 +114,16 @@ def _faces(clip: FerClip, run: FerRun) -> Faces:
     return read_faces(clip.csv, settings.confidence, settings.crop)
 
 
-def _picture(video: Path, faces: Faces, peak: Peak, crop: bool) -> Image.Image:
+def _picture(video: Path, faces: Faces, peak: Peak, run: FerRun) -> Image.Image:
+    crop = run.settings.crop
     if crop and faces.box is None:
         raise OpenFaceError("no_landmarks", "the CSV has no landmarks (x_0 … y_67) to crop by")
     try:
+        if run.program is None:
+            check_length(faces, video, several=run.settings.people == "several")
         return peak_image(video, peak.index, faces.box[peak.row] if crop else None)
+    except OpenFaceError:
+        raise
     except InputError as error:
         raise OpenFaceError("no_peak_image", f"frame {peak.index}: the clip {error.reason}") from None
 
