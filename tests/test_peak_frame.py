@@ -209,6 +209,9 @@ def test_peak_image_of_a_person(clip):
     assert 0.4 < len(rows) / SIDE < 0.8 and abs(columns.mean() - SIDE / 2) < 20
     assert rows.mean() > SIDE / 2  # the head reaches above the landmarks
     assert peak_image(clip, 2, np.array([180.0, 0, 220, 40])).size == (SIDE, SIDE)  # a face at the border
+    with pytest.raises(OpenFaceError, match="outside the upright picture of 200x100") as caught:
+        peak_image(clip, 2, np.array([40.0, 150, 60, 170]))  # of the clip on its side: a crop would be black
+    assert caught.value.kind == "other_clip"
 
 
 def test_command_writes_the_picture_and_the_plot(clip, world, project, tmp_path):

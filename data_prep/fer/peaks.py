@@ -132,9 +132,10 @@ def peak_image(video: str | os.PathLike, index: int, box: np.ndarray | None = No
     """Frame number `index` (from 0, over the decoded frames) as an RGB image of 448x448 pixels.
 
     The whole frame is scaled to the square as InternVL2 does with a single tile; `box` (left, top, right, bottom of
-    the landmarks, pixels) gives a square around one person's head instead. Frames are counted, never addressed by
-    time, so a variable frame rate changes nothing. `info["dpi"]` keeps the true proportions: it says how much the
-    scaling squeezed each side. Raises `InputError` where the clip has no such frame.
+    the landmarks, pixels of the upright picture) gives a square around one person's head instead. Frames are counted,
+    never addressed by time, so a variable frame rate changes nothing. `info["dpi"]` keeps the true proportions: it
+    says how much the scaling squeezed each side. Raises `InputError` where the clip has no such frame, and
+    `OpenFaceError` ("other_clip") for a box outside the picture.
     """
     image = read_frames(video, [index])[0]
     if box is not None:
@@ -142,6 +143,9 @@ def peak_image(video: str | os.PathLike, index: int, box: np.ndarray | None = No
         # Landmarks end at the eyebrows: the head needs about half a face more, most of it above.
         half = 0.8 * max(right - left, bottom - top)
         x, y = (left + right) / 2, (top + bottom) / 2 - 0.1 * (bottom - top)
+        if not (0 <= x <= image.width and 0 <= (top + bottom) / 2 <= image.height):
+            reason = f"the landmarks lie outside the upright picture of {image.width}x{image.height} pixels"
+            raise OpenFaceError("other_clip", f"{reason}: of another clip, or of this one lying on its side")
         image = image.crop(tuple(round(value) for value in (x - half, y - half, x + half, y + half)))
     squeeze = SIDE / image.width, SIDE / image.height
     image = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
