@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -66,7 +68,8 @@ def test_only_trusted_rows_are_kept(write):
     [
         ("", "partial_csv", "is empty"),
         (table([]), "partial_csv", "no data row"),
-        (table([{}, {}])[:-1], "partial_csv", "cut in its last line"),
+        (table([{}, {}])[:-2], "partial_csv", "cut in its last line"),
+        (table([{}])[:-1], "partial_csv", "cut in its last line"),  # nothing to compare the last cell with
         (table([{}, {}])[:-30], "partial_csv", "cut in its last line"),
         (table([{}, {"AU17_r": -0.4}]), "partial_csv", "negative"),
         (table([{}]) + "2,0,0.0\n", "bad_csv", "3: has 3 cells where 40 are expected"),
@@ -127,15 +130,16 @@ def test_landmarks_give_the_box_of_a_face(write):
     st.integers(0, 10_000),
 )
 def test_every_cut_is_noticed(tmp_path_factory, rows, cut):
-    """A file cut anywhere but at the end of a line is partial; one cut at a line's end is a shorter file."""
+    """A file cut anywhere but at the end of a row is partial; one cut there, line end or not, is a shorter file."""
     path = tmp_path_factory.getbasetemp() / "cut.csv"
     text = table([{"frame": n, "AU12_r": v / 100, "success": int(s), "confidence": c / 100}
                   for n, (v, s, c) in enumerate(rows, 1)])  # fmt: skip
     whole = text[: cut % len(text)]
     path.write_text(whole)
-    if whole.endswith("\n") and whole.count("\n") > 1:
+    ended = whole if whole.endswith("\n") else whole + "\n" * (whole.count("\n") > 1)
+    if ended.endswith("\n") and ended.count("\n") > 1 and text.startswith(ended):
         faces = read_faces(path)
-        kept = [v / 100 for v, s, c in rows[: whole.count("\n") - 1] if s and c >= 80]
+        kept = [v / 100 for v, s, c in rows[: ended.count("\n") - 1] if s and c >= 80]
         assert faces.intensity[:, INTENSITIES.index("AU12")].tolist() == kept
     else:
         with pytest.raises(OpenFaceError) as caught:
@@ -162,6 +166,31 @@ def test_real_files(shared):
 
 
 # ---- the programs ----
+
+
+@pytest.fixture(scope="module")
+def cut_clip(tmp_path_factory) -> Path:
+    """A clip that opens and of which no frame is left."""
+    path = tmp_path_factory.mktemp("cut") / "cut.mp4"
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(FRAMES):
+            container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+        container.mux(stream.encode(None))
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"mdat") + 8])
+    return path
+
+
+def test_a_cut_clip_is_not_one_without_a_face(tmp_path, cut_clip):
+    """FaceLandmarkVidMulti says the same of both: no CSV, status 0."""
+    program = find_program(install(tmp_path / "programs"), several=True)
+    clip = shutil.copy(cut_clip, tmp_path / "noface.mp4")
+    with pytest.raises(OpenFaceError, match="wrote no CSV: the clip") as caught:
+        extract(clip, tmp_path / "a.csv", program, tmp_path / "scratch")
+    assert caught.value.kind == "no_frames"
+
 
 ONE, SEVERAL = "FeatureExtraction", "FaceLandmarkVidMulti"
 ENDINGS = [
@@ -232,6 +261,17 @@ def test_programs_are_found_or_refused(tmp_path, monkeypatch):
     assert find_program(tmp_path) == tmp_path / "build" / "bin" / ONE
     monkeypatch.chdir(tmp_path)
     assert find_program("build/bin", several=True).is_absolute()
+    assert find_program("build/bin/" + SEVERAL) == tmp_path / "build" / "bin" / ONE  # either program names the folder
+    with pytest.raises(InputError, match="is neither FeatureExtraction nor"):
+        find_program(__file__)
+    links = tmp_path / "links"  # models lie beside the program, not beside the link
+    links.mkdir()
+    (links / ONE).symlink_to(tmp_path / "build" / "bin" / ONE)
+    assert find_program(links) == find_program(links / ONE) == tmp_path / "build" / "bin" / ONE
+    (tmp_path / "wrapper.sh").write_text("#!/bin/sh\n")
+    (tmp_path / "wrapper.sh").chmod(0o755)
+    (links / SEVERAL).symlink_to(tmp_path / "wrapper.sh")  # one wrapper knows by its name which program is meant
+    assert find_program(links, several=True) == links / SEVERAL
     (tmp_path / "build" / "bin" / ONE).chmod(0o644)
     if os.getuid():
         with pytest.raises(InputError, match="not executable"):

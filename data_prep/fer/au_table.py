@@ -138,9 +138,20 @@ def _read_lines(path: str | os.PathLike) -> tuple[list[str], list[bytes]]:
         raise OpenFaceError("bad_csv", f"is not CSV ({error})", path) from None
     if not header.strip() and not lines:
         raise OpenFaceError("partial_csv", "is empty", path)
-    if not (lines or [header])[-1].endswith(b"\n"):  # OpenFace and every CSV library end the last line
+    if not (lines or [header])[-1].endswith(b"\n") and not _is_whole(lines, len(names)):
         raise OpenFaceError("partial_csv", "is cut in its last line", path, len(lines) + 1)
     return [name.strip() for name in names], lines
+
+
+def _is_whole(lines: list[bytes], cells: int) -> bool:
+    """Whether a last line without an end (some editors write none) has every cell, the last with all its decimals."""
+
+    def decimals(line: bytes) -> int:
+        return len(line.rstrip().rpartition(b",")[2].partition(b".")[2])
+
+    if len(lines) < 2 or len(next(csv_module.reader([lines[-1].decode("utf-8", "replace")]))) != cells:
+        return False
+    return bool(lines[-1].rpartition(b",")[2].strip()) and decimals(lines[-1]) >= min(map(decimals, lines[:-1]))
 
 
 def _columns(lines: list[bytes], names: list[str], wanted: list[str], path: str | os.PathLike) -> dict[str, np.ndarray]:

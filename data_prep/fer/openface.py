@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_prep.fer.au_table import INTENSITIES, PRESENCES, Faces, OpenFaceError, read_faces
+from data_prep.readers.media import probe
 from swift_plugins.files import InputError
 
 # FaceLandmarkVidMulti keeps this many trackers; FeatureExtraction follows one face.
@@ -33,20 +34,26 @@ RETRIED = ("crash", "timeout", "partial_csv")
 
 
 def find_program(openface: str | os.PathLike, several: bool = False) -> Path:
-    """Absolute path of FeatureExtraction (or of FaceLandmarkVidMulti for `several` people) under `openface`.
+    """Absolute path of FeatureExtraction (or of FaceLandmarkVidMulti for `several` people) at `openface`.
 
-    Absolute because OpenFace looks for its models next to the name it was called by. Raises `InputError`.
+    `openface` is the folder of the programs, one above it (bin/, build/bin/), or one of the programs itself. OpenFace
+    looks for its models next to the name it was called by: hence an absolute path, and the one that a link leads to,
+    unless that has another name (a wrapper that serves both programs by the name it is called). Raises `InputError`.
     """
     name = PROGRAMS[several]
     root = Path(openface).expanduser()
+    if root.is_file() and root.name in PROGRAMS.values():
+        root = root.parent
     if not root.is_dir():
-        raise InputError("no such folder (--openface or OPENFACE_DIR names the one that holds the programs)", root)
+        reason = "no such folder" if not root.is_file() else f"is neither {' nor '.join(PROGRAMS.values())}"
+        raise InputError(f"{reason} (--openface or OPENFACE_DIR names the folder that holds the programs)", root)
     for folder in (root, root / "bin", root / "build" / "bin"):
         program = folder / name
         if program.is_file():
             if not os.access(program, os.X_OK):
                 raise InputError("is not executable", program)
-            return program.absolute()
+            target = program.resolve()
+            return target if target.name == name else program.absolute()
     raise InputError(f"holds no {name}, nor do its bin and build/bin", root)
 
 
@@ -111,6 +118,10 @@ def _extract_once(
             raise OpenFaceError("crash", f"{program.name} ended with status {status}{said}")
         written = sorted(out.glob("*.csv"))
         if not written:
+            # Of several people's program a clip that opens and then breaks off looks like one without a face.
+            broken = probe(video) or ""
+            if broken.startswith(("cannot be decoded", "holds no frame")):
+                raise OpenFaceError("no_frames", f"{program.name} wrote no CSV: the clip {broken}")
             if several and any(out.glob("*_of_details.txt")):
                 raise OpenFaceError("no_face", f"{program.name} found no face")
             raise OpenFaceError("no_frames", f"{program.name} wrote no CSV: no frame of the clip decodes")
