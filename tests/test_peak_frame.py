@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 from data_prep.fer.au_table import INTENSITIES, PRESENCES, Faces, OpenFaceError, read_faces
 from data_prep.fer.facs import active_aus, common_aus, load_facs
 from data_prep.fer.peaks import SIDE, find_peak, find_peaks, peak_image, summed_aus, write_image
+from data_prep.fer.pictures import plot_clip
 from swift_plugins.files import InputError
 
 FACS = load_facs()
@@ -227,6 +230,27 @@ def test_command_writes_the_picture_and_the_plot(clip, world, project, tmp_path)
         assert np.array_equal(np.asarray(image), np.asarray(expected))
     with Image.open(tmp_path / "plot.png") as plot:
         assert plot.width > 1000 and plot.height > 600
+
+
+def test_a_plot_shows_the_blink_where_it_is_summed(tmp_path, monkeypatch):
+    """Everywhere in a plot or nowhere: rows, bars and what is called present."""
+    said = []
+    for kind, name in ((Axes, "set_yticks"), (Figure, "supxlabel")):
+        monkeypatch.setattr(kind, name, wrapped(getattr(kind, name), said))
+    faces = faces_of([(1, 0, {"AU12": 2, "AU45": 4}), (2, 0, {})])
+    for choice in ("no_blink", "all"):
+        said.clear()
+        aus = summed_aus(choice, FACS)
+        plot_clip(tmp_path / "plot.png", faces, find_peak(faces, aus), aus, FACS, title="a")
+        assert ["AU45" in text for text in said] == [choice == "all"] * 2
+
+
+def wrapped(method, said: list[str]):
+    def record(self, *args, **options):
+        said.append(str(args))
+        return method(self, *args, **options)
+
+    return record
 
 
 @pytest.mark.parametrize(
