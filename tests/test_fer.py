@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_prep import peak_frame
 from data_prep.fer.au_table import INTENSITIES, PRESENCES, OpenFaceError
 from data_prep.fer.clips import FerClip
 from data_prep.fer.facs import load_facs
@@ -119,7 +120,9 @@ def test_every_row_of_the_failure_table_is_in_the_report(mosei, project, tmp_pat
     assert all(phrase in FACS.aus[au].phrases for phrase, au in zip(record["phrases"], record["aus"], strict=True))
     assert record["caption"] == "; ".join(record["phrases"])
     with Image.open(out / record["image"]) as image:
-        assert image.size == (448, 448) and abs(image.convert("RGB").getpixel((9, 9))[0] - 20 * record["frame"]) <= 3
+        assert (
+            image.size == (448, 448) and abs(image.convert("RGB").getpixel((9, 9))[0] - 20 * (record["frame"] - 1)) <= 3
+        )
 
 
 def repair(programs: Path, row: str) -> None:
@@ -212,12 +215,26 @@ def test_captions(mosei, project, tmp_path, options, emotion, peak, aus, kind):
     done = project(*command(root, tmp_path / "out", "--csv", tmp_path / "csv", "--jobs", 1, *options))
     assert done.returncode == 0, done.stderr
     record = records_of(tmp_path / "out")["mosei/train/v/1"]
-    assert record["aus"] == aus and record["frame"] == 1 and set(record) == {
+    assert record["aus"] == aus and record["frame"] == 2 and set(record) == {
         "id", "emotion", "aus", "phrases", "caption", "image", "frame", "face_id", "score",
     }  # fmt: skip
     assert (record["caption"] is None) == (kind is not None) and record["caption"] != ""
     assert kinds_of(tmp_path / "out") == ({} if kind is None else {"mosei/train/v/1": kind})
     assert (tmp_path / "out" / record["image"]).is_file()
+
+
+def test_frames_are_numbered_alike_everywhere(mosei, project, tmp_path, capsys):
+    """In the CSV, by peak_frame, in fer.jsonl, and so on contact sheets."""
+    root, table = mosei({("v", "1"): "happy"}), tmp_path / "csv" / "Raw" / "v" / "1.csv"
+    write_csv(table, {}, {}, {"AU12": 3}, {})
+    done = project(*command(root, tmp_path / "out", "--csv", tmp_path / "csv", "--jobs", 1))
+    assert done.returncode == 0, done.stderr
+    peak_frame.main([str(table)])
+    numbers = (
+        json.loads(capsys.readouterr().out)["peak_frame"],
+        records_of(tmp_path / "out")["mosei/train/v/1"]["frame"],
+    )
+    assert numbers == (3, 3)
 
 
 def test_options_of_the_peak(mosei, project, tmp_path):
@@ -235,12 +252,12 @@ def test_options_of_the_peak(mosei, project, tmp_path):
         return records_of(tmp_path / name)
 
     plain = run("plain")
-    assert {record["frame"] for record in plain.values()} == {1}
+    assert {record["frame"] for record in plain.values()} == {2}
     label = run("label", "--aus", "label", "--image", "jpg")
-    assert {(record["frame"], record["score"]) for record in label.values()} == {(2, 2.9)}
+    assert {(record["frame"], record["score"]) for record in label.values()} == {(3, 2.9)}
     assert {tuple(record["aus"]) for record in label.values()} == {("AU12", "AU14")}
     assert all((tmp_path / "label" / record["image"]).suffix == ".jpg" for record in label.values())
-    assert {record["frame"] for record in run("hold", "--hold", 3).values()} == {2}
+    assert {record["frame"] for record in run("hold", "--hold", 3).values()} == {3}
     presence = run("presence", "--aus", "label", "--facs", facs)
     assert {tuple(record["aus"]) for record in presence.values()} == {("AU12",)}
     captions = [{record["caption"] for record in run(f"s{n}", "--aus", "label", "--seed", n).values()} for n in (0, 1)]

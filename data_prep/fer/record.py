@@ -57,7 +57,8 @@ class FerRun:
 def make_record(clip: FerClip, run: FerRun) -> dict:
     """The record of one clip; writes its CSV (with a program) and its peak image under `run.out`.
 
-    The caption is None, with the reason under "why", where no AU is left to describe. Raises `OpenFaceError`.
+    `frame` is numbered as in the CSV (OpenFace counts from 1), like everything that a user is shown. The caption is
+    None, with the reason under "why", where no AU is left to describe. Raises `OpenFaceError`.
     """
     settings, facs = run.settings, run.settings.facs
     faces = _faces(clip, run)
@@ -78,7 +79,7 @@ def make_record(clip: FerClip, run: FerRun) -> dict:
         "phrases": phrases,
         "caption": "; ".join(phrases) or None,
         "image": image,
-        "frame": peak.index,
+        "frame": peak.frame,
         "face_id": peak.face_id,
         "score": peak.score,
     }
@@ -125,7 +126,7 @@ def _picture(video: Path, faces: Faces, peak: Peak, run: FerRun) -> Image.Image:
     except OpenFaceError:
         raise
     except InputError as error:
-        raise OpenFaceError("no_peak_image", f"frame {peak.index}: the clip {error.reason}") from None
+        raise OpenFaceError("no_peak_image", f"frame {peak.frame}: the clip {error.reason}") from None
 
 
 def _publish_picture(picture: Image.Image, scratch: Path, path: Path) -> None:

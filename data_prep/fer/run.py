@@ -185,6 +185,7 @@ def _locked(out: Path) -> Iterator[None]:
 def _check_settings(run: FerRun, dataset: str, root: Path, source: Path, resume: bool) -> None:
     """Refuse to mix two runs: an existing one is only gone on with when asked for, and with the same settings."""
     where = {"dataset": dataset, "root": str(root.resolve()), "source": str(source.resolve())}
+    where["frames"] = "as in the CSV"  # runs of earlier versions counted from 0
     # Through JSON, so that tuples compare as they will be read back.
     facs = run.settings.facs.model_dump()
     settings = json.loads(json.dumps(where | asdict(replace(run.settings, facs=None)) | {"facs": facs}))
