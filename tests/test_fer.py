@@ -20,7 +20,7 @@ from PIL import Image
 
 from data_prep import peak_frame
 from data_prep.fer.au_table import INTENSITIES, PRESENCES, OpenFaceError
-from data_prep.fer.clips import FerClip
+from data_prep.fer.clips import FerClip, find_clips
 from data_prep.fer.facs import load_facs
 from data_prep.fer.record import FerRun, RecordSettings, make_record
 from tests.conftest import ROOT
@@ -338,6 +338,17 @@ def test_a_csv_of_another_clip_is_refused(mosei, tmp_path, people, rows, kind):
     with pytest.raises(OpenFaceError, match=f"the CSV (has {rows} rows|goes to frame {rows}), the clip") as caught:
         make_record(clip, run)
     assert caught.value.kind == kind and not list((tmp_path / "out").rglob("*.png"))
+
+
+def test_converted_clips_have_faces_too(mosei, tmp_path):
+    root = mosei({("v", str(n)): "happy" for n in range(3)})
+    write_csv(tmp_path / "csv" / "Raw" / "v" / "0.csv", {"AU12": 3})
+    for n, suffix in enumerate((".MP4", ".mkv", ".avi")):
+        (root / "Raw" / "v" / f"{n}.mp4").rename(root / "Raw" / "v" / f"{n}{suffix}")
+    clips, _ = find_clips("mosei", root, tmp_path / "csv", ["train"])
+    assert [clip.video.name for clip in clips["train"]] == ["0.MP4", "1.mkv", "2.avi"]
+    assert [clip.csv and clip.csv.name for clip in clips["train"]] == ["0.csv", None, None]
+    assert [clip.csv_name for clip in clips["train"]] == [f"Raw/v/{n}.csv" for n in range(3)]
 
 
 def test_splits_gather_in_one_file(world, project, tmp_path):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.readers import READERS, SPLITS
+from data_prep.readers.media import ClipFinder
 from data_prep.readers.sample import Fault, Sample
 from swift_plugins.files import InputError
 
@@ -50,7 +51,10 @@ def find_clips(
         if csvs and not any(isinstance(path, Path) for path in csvs.values()):
             reason = f"holds a CSV of none of the {len(csvs)} clips; the first: {next(iter(csvs.values()))}"
             raise InputError(reason, csv)
-    return {split: [_clip(sample, root, csvs.get(sample.id)) for sample in samples[split]] for split in samples}, faults
+    finder = ClipFinder(root)
+    return {
+        split: [_clip(sample, finder, csvs.get(sample.id)) for sample in part] for split, part in samples.items()
+    }, faults
 
 
 def find_csvs(folder: Path, samples: Iterable[Sample], everything: Iterable[Sample]) -> dict[str, Path | str]:
@@ -73,11 +77,11 @@ def find_csvs(folder: Path, samples: Iterable[Sample], everything: Iterable[Samp
     return found
 
 
-def _clip(sample: Sample, root: Path, csv: Path | str | None) -> FerClip:
+def _clip(sample: Sample, finder: ClipFinder, csv: Path | str | None) -> FerClip:
     name = Path(sample.video) if sample.video else Path(sample.id.partition("/")[2])
     return FerClip(
         id=sample.id,
-        video=root / sample.video if sample.video else None,
+        video=finder.root / finder.find(sample.video) if sample.video else None,
         csv=csv if isinstance(csv, Path) else None,
         label=sample.emotion,
         csv_name=os.fspath(name.with_suffix(".csv")),
