@@ -1,6 +1,6 @@
 """The peak frame of one clip, from its OpenFace CSV.
 
-    python -m data_prep.peak_frame CSV [--aus all|no_blink|EMOTION] [--confidence 0.8] [--hold 3]
+    python -m data_prep.peak_frame CSV [--aus all|no_blink|EMOTION|AU01,AU06] [--confidence 0.8] [--hold 3]
     python -m data_prep.peak_frame CSV --video CLIP --image peak.png [--crop] --plot plot.png
 
 Prints one JSON line: {"peak_frame": number of the frame as in the CSV, "face_id": …, "score": …}, or
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from data_prep.fer.au_table import OpenFaceError, read_faces
 from data_prep.fer.facs import FACS, load_facs
-from data_prep.fer.peaks import check_length, find_peak, peak_image, summed_aus, write_image
+from data_prep.fer.peaks import check_length, find_peak, peak_image, read_choice, summed_aus, write_image
 from swift_plugins.files import InputError, run_cli
 from swift_plugins.options import option, parse
 
@@ -25,7 +25,7 @@ class PeakOptions:
     """The command line of `python -m data_prep.peak_frame`."""
 
     csv: Path = option(positional=True, metavar="CSV", help="as OpenFace or a tool with its columns wrote it")
-    aus: str = option("no_blink", metavar="all|no_blink|EMOTION", help="AUs summed per frame (no_blink)")
+    aus: str = option("no_blink", metavar="all|no_blink|EMOTION|AU,AU", help="AUs summed per frame (no_blink)")
     confidence: float | None = option(None, help="lowest tracking confidence of a row (0.8)")
     hold: int = option(1, metavar="N", help="the peak must hold for N frames (1)")
     facs: Path = option(FACS, help="FACS table (configs/facs.yaml)")
@@ -48,7 +48,8 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError("--image ends in .png or .jpg")
     facs = load_facs(options.facs)
     confidence = facs.presence.confidence if options.confidence is None else options.confidence
-    aus = summed_aus(options.aus, facs)
+    choice = read_choice([options.aus])
+    aus = summed_aus(choice, facs)
     try:
         faces = read_faces(options.csv, confidence, boxes=options.crop)
         peak = find_peak(faces, aus, options.hold)
@@ -72,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
     if options.plot:
         from data_prep.fer.pictures import plot_clip  # matplotlib starts slowly: only when asked for
 
-        label = options.aus if options.aus not in ("all", "no_blink") else None
+        label = choice if isinstance(choice, str) and choice not in ("all", "no_blink") else None
         plot_clip(options.plot, faces, peak, aus, facs, title=options.csv.stem, image=image, label=label)
 
 

@@ -237,6 +237,33 @@ def test_frames_are_numbered_alike_everywhere(mosei, project, tmp_path, capsys):
     assert numbers == (3, 3)
 
 
+def test_aus_without_data_are_named(mosei, project, tmp_path):
+    """A model of OpenFace that was not loaded is a fault, unless --aus names those there are; LibreFace has fewer."""
+    root = mosei({("v", "1"): "happy"})
+    files = [tmp_path / name / "Raw" / "v" / "1.csv" for name in ("lacking", "libreface")]
+    for file in files:
+        write_csv(file, {}, {"AU06": 2, "AU12": 3}, {"AU06": 1})
+    files[0].write_text(files[0].read_text().replace("AU12_r", "AU11_r"))
+    files[1].write_text("frame_idx,au_12,au_14,au_12_intensity\n0,0,0,0.5\n1,1,1,2.5\n2,0,0,1.5\n")
+
+    def run(out: str, tables: str, *options: str) -> subprocess.CompletedProcess:
+        return project(*command(root, tmp_path / out, "--csv", tmp_path / tables, "--jobs", 1, *options))
+
+    done = run("a", "lacking")
+    assert done.returncode == 2 and "missing_au_column: column AU12_r missing" in done.stderr
+    for out, tables, options, aus, known in (
+        ("b", "lacking", ["--aus", "AU06", "AU14"], ["AU06"], {"AU06", "AU14"}),
+        ("c", "libreface", [], ["AU12", "AU14"], {"AU12", "AU14"}),
+    ):
+        done = run(out, tables, *options)
+        assert done.returncode == 0, done.stderr
+        record = records_of(tmp_path / out)["mosei/train/v/1"]
+        assert record["aus"] == aus and record["frame"] == (2 if tables == "lacking" else 1)
+        lacking = report_of(tmp_path / out)["records_without_data_on"]
+        assert set(lacking) == {au for members in FACS.emotions.values() for au in members} - known
+        assert f"no data on {', '.join(lacking)}" in done.stdout
+
+
 def test_options_of_the_peak(mosei, project, tmp_path):
     """The label's own AUs, a peak that holds, presence by column, another seed and image format."""
     root = mosei({("v", str(n)): "happy" for n in range(6)})

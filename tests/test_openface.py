@@ -107,7 +107,25 @@ def test_tables_of_other_tools(write):
     faces = read_faces(write(table(rows, header=bare)))
     assert faces.index.tolist() == [0, 0, 1, 1] and faces.face_id.tolist() == [0, 1, 0, 1]
     assert faces.intensity[:, INTENSITIES.index("AU06")].tolist() == [0.5] * 4
-    assert "AU45_r" in faces.missing and "AU06_r" not in faces.missing
+    assert "AU45_r" in faces.unknown and "AU06_r" not in faces.missing and faces.tool.maximum == 1
+    libre = [
+        "frame_idx",
+        "frame_time_in_ms",
+        "pitch",
+        "facial_expression",
+        "au_1",
+        "au_7",
+        "au_1_intensity",
+        "au_5_intensity",
+    ]
+    rows = [
+        {"frame_idx": n, "facial_expression": "Happiness", "au_7": n % 2, "au_5_intensity": n / 8} for n in range(3)
+    ]
+    faces = read_faces(write(table(rows, header=libre)))
+    assert faces.frame.tolist() == faces.index.tolist() == [0, 1, 2] and faces.face_id.tolist() == [0, 0, 0]
+    assert faces.intensity[:, INTENSITIES.index("AU05")].tolist() == [0, 0.125, 0.25]
+    assert faces.presence[:, PRESENCES.index("AU07")].tolist() == [0, 1, 0]
+    assert {"AU07_r", "AU05_c", "AU28_c"} < faces.unknown and not {"AU01_r", "AU01_c", "AU05_r"} & faces.unknown
     named = ["frame", "AU06_r", "AU12_r"]  # OpenFace's names without success and confidence: every row counts
     faces = read_faces(write(table([{"frame": 1}, {"frame": 2}], header=named)))
     assert faces.frame.tolist() == [1, 2]

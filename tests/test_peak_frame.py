@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,13 +15,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from data_prep.fer.au_table import INTENSITIES, PRESENCES, Faces, OpenFaceError, read_faces
-from data_prep.fer.facs import active_aus, common_aus, load_facs
-from data_prep.fer.peaks import SIDE, find_peak, find_peaks, peak_image, summed_aus, write_image
+from data_prep.fer.au_table import AU_COLUMNS, INTENSITIES, PRESENCES, AuColumns, Faces, OpenFaceError, read_faces
+from data_prep.fer.facs import active_aus, common_aus, deciding_columns, load_facs
+from data_prep.fer.peaks import SIDE, find_peak, find_peaks, peak_image, read_choice, summed_aus, write_image
 from data_prep.fer.pictures import plot_clip
-from swift_plugins.files import InputError
+from swift_plugins.files import InputError, read_config
 
 FACS = load_facs()
+LIBREFACE, PYFEAT = (read_config(AU_COLUMNS, AuColumns).tools[name] for name in ("libreface", "py-feat"))
 NO_BLINK = summed_aus("no_blink", FACS)
 
 
@@ -97,8 +99,11 @@ def test_summed_aus():
     assert summed_aus("joy", FACS) == summed_aus("happy", FACS) == ("AU06", "AU12", "AU14")
     assert summed_aus("worried", FACS) == ("AU20",)  # AU28 has no intensity
     assert summed_aus("neutral", FACS) == NO_BLINK
-    with pytest.raises(InputError, match="no AU set for the label 'bliss'"):
-        summed_aus("bliss", FACS)
+    assert summed_aus(read_choice(["AU12,AU28", "AU06"]), FACS) == ("AU06", "AU12")
+    for choice, said in (("bliss", "no AU set for the label 'bliss'"), (("AU99",), "--aus: AU99 is none of AU01"),
+                         (("AU28",), "no AU of AU28 has an intensity")):  # fmt: skip
+        with pytest.raises(InputError, match=said):
+            summed_aus(choice, FACS)
 
 
 def test_expected_peaks(shared, project):
@@ -159,9 +164,16 @@ def test_drawn_apex_is_recovered(world):
 def test_active_aus():
     faces = faces_of([(1, 0, {"AU06": 0.8, "AU12": 0.79, "AU45": 3, "AU28": 1})])
     assert active_aus(faces, 0, FACS) == ("AU06", "AU28")
-    assert active_aus(faces, 0, FACS, blink=True) == ("AU06", "AU28", "AU45")
+    assert active_aus(faces, 0, FACS, PRESENCES) == ("AU06", "AU28", "AU45")
     with pytest.raises(OpenFaceError, match="AU28_c"):  # a model that was not loaded, not an AU that is absent
         active_aus(faces_of([(1, 0, {})], missing=("AU28_c",)), 0, FACS)
+    libreface, pyfeat = (replace(faces, missing=frozenset(missing), tool=tool) for missing, tool in (
+        ({f"AU{n:02}_r" for n in (7, 10, 14, 23, 45)} | {f"AU{n:02}_c" for n in (5, 9, 20, 25, 26, 28, 45)}, LIBREFACE),
+        ({f"{au}_c" for au in PRESENCES} | {"AU45_r"}, PYFEAT),
+    ))  # fmt: skip
+    assert active_aus(libreface, 0, FACS) == () and active_aus(pyfeat, 0, FACS) == ("AU06", "AU12")  # own thresholds
+    assert deciding_columns(libreface, FACS)["AU07"] == "c" and "AU28" not in deciding_columns(libreface, FACS)
+    assert find_peak(pyfeat, INTENSITIES).score == 1.59  # without AU45, which it does not know
     intensities_only = faces_of([(1, 0, {"AU12": 2})], missing=tuple(f"{au}_c" for au in PRESENCES))
     assert active_aus(intensities_only, 0, FACS) == ("AU12",)
 

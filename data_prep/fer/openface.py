@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from data_prep.fer.au_table import INTENSITIES, PRESENCES, Faces, OpenFaceError, read_faces
@@ -67,16 +67,17 @@ def extract(
     timeout: float = 600.0,
     confidence: float = 0.8,
     boxes: bool = False,
+    aus: Collection[str] = PRESENCES,
 ) -> Faces:
     """Run `program` on one clip, publish its CSV at `csv` by rename, and return what `read_faces` reads from it.
 
     `scratch` is a folder on the same disk as `csv`; each try gets a fresh folder in it. `flags` go to the program as
     they are (`-mloc FILE`). A crash, a time-out (seconds) and a partial CSV are tried a second time.
-    Raises `OpenFaceError` for every ending without a whole CSV with all AU columns.
+    Raises `OpenFaceError` for every ending without a whole CSV with all columns of `aus`.
     """
     for retry in (True, False):
         try:
-            return _extract_once(Path(video), Path(csv), program, Path(scratch), flags, timeout, confidence, boxes)
+            return _extract_once(Path(video), Path(csv), program, Path(scratch), flags, timeout, confidence, boxes, aus)
         except OpenFaceError as error:
             if not (retry and error.kind in RETRIED):
                 raise
@@ -92,6 +93,7 @@ def _extract_once(
     timeout: float,
     confidence: float,
     boxes: bool,
+    aus: Collection[str],
 ) -> Faces:
     several = program.name == PROGRAMS[True]
     scratch.mkdir(parents=True, exist_ok=True)
@@ -129,7 +131,7 @@ def _extract_once(
             faces = read_faces(written[0], confidence, boxes)
             if not several and POSTPROCESSED not in stdout:
                 raise OpenFaceError("partial_csv", f"{program.name} did not finish")
-            faces.require([f"{au}_r" for au in INTENSITIES] + [f"{au}_c" for au in PRESENCES])
+            faces.require([f"{au}_r" for au in INTENSITIES if au in aus] + [f"{au}_c" for au in aus])
         except OpenFaceError as error:  # without the name of a folder that is about to vanish
             raise OpenFaceError(error.kind, f"the CSV {error.reason}", row=error.row) from None
         csv.parent.mkdir(parents=True, exist_ok=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from data_prep.fer.au_table import BLINK, INTENSITIES, Faces, OpenFaceError
+from data_prep.fer.au_table import BLINK, INTENSITIES, PRESENCES, Faces, OpenFaceError
 from data_prep.fer.facs import Facs
 from swift_plugins.files import InputError, atomic_open
 from swift_plugins.frames import count_frames, read_frames
@@ -35,30 +35,50 @@ class Peak:
     judged: int
 
 
-def summed_aus(choice: str, facs: Facs) -> tuple[str, ...]:
-    """The AUs that equation 1 sums: `all` 17, `no_blink` (all but AU45), or those of an emotion with an intensity.
+def read_choice(words: Sequence[str]) -> str | tuple[str, ...]:
+    """What `--aus` says: `no_blink`, `all` or a label, or a list of AUs (`AU01 AU06` or `AU01,AU06`)."""
+    parts = tuple(part for word in words for part in word.split(",") if part)
+    return parts[0] if len(parts) == 1 and parts[0] not in PRESENCES else parts
 
-    A label without a set (neutral) sums as `no_blink`. Raises `InputError` for an unknown label, and for an emotion
-    none of whose AUs has an intensity.
+
+def named_aus(choice: str | Sequence[str]) -> tuple[str, ...] | None:
+    """The AUs that the user names one by one, ordered by number; None for `no_blink`, `all` or a label.
+
+    Raises `InputError` for a name that is no AU.
+    """
+    if isinstance(choice, str):
+        return None
+    if unknown := [au for au in choice if au not in PRESENCES]:
+        raise InputError(f"--aus: {unknown[0]} is none of {', '.join(PRESENCES)}")
+    return tuple(au for au in PRESENCES if au in choice)
+
+
+def summed_aus(choice: str | Sequence[str], facs: Facs) -> tuple[str, ...]:
+    """The AUs that equation 1 sums: `all` 17, `no_blink` (all but AU45), those of an emotion, or those of a list.
+
+    A label without a set (neutral) sums as `no_blink`, AU28 has no intensity to sum. Raises `InputError` for an
+    unknown label or AU, and where none has an intensity.
     """
     if choice == "all":
         return INTENSITIES
-    members = None if choice == "no_blink" else facs.au_set(choice)
+    members = named_aus(choice) or (None if choice == "no_blink" else facs.au_set(choice))
     if members is None:
         return tuple(au for au in INTENSITIES if au != BLINK)
     chosen = tuple(au for au in INTENSITIES if au in members)
     if not chosen:
-        raise InputError(f"no AU of {choice} has an intensity to sum")
+        raise InputError(f"no AU of {choice if isinstance(choice, str) else ' '.join(choice)} has an intensity to sum")
     return chosen
 
 
 def frame_scores(faces: Faces, aus: Collection[str]) -> np.ndarray:
     """Equation 1 for every row: the sum of the intensities of `aus`, int64 [n] in millionths.
 
-    Raises `OpenFaceError` when the file lacks one of the columns: a sum without it would be another sum.
+    AUs that the file's tool does not know are left out. Raises `OpenFaceError` when OpenFace should have written one
+    of the columns, for a sum without it would be another sum, and when the tool knows none.
     """
-    faces.require([f"{au}_r" for au in aus])
-    chosen = [INTENSITIES.index(au) for au in aus]
+    known = [au for au in aus if f"{au}_r" not in faces.unknown]
+    faces.require([f"{au}_r" for au in known or aus])
+    chosen = [INTENSITIES.index(au) for au in known]
     return np.rint(faces.intensity[:, chosen] * MILLIONTHS).astype(np.int64).sum(1)
 
 

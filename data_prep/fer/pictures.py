@@ -20,7 +20,7 @@ from matplotlib.image import AxesImage
 from PIL import Image, ImageDraw, ImageFont
 
 from data_prep.fer.au_table import BLINK, INTENSITIES, Faces
-from data_prep.fer.facs import Facs, active_aus
+from data_prep.fer.facs import EXPRESSIVE, Facs, active_aus
 from data_prep.fer.peaks import MILLIONTHS, Peak, frame_scores
 from swift_plugins.files import atomic_open
 
@@ -65,12 +65,13 @@ def plot_clip(
     figure.colorbar(colour_scale, ax=heat, label="intensity", pad=0.01, fraction=0.03)
     _plot_bars(bars, faces, peak, shown, colours)
     if facs.presence.column == "r":
-        bars.axvline(facs.presence.threshold, color=MARK, linewidth=1, linestyle=(0, (2, 2)))
+        threshold = facs.presence.threshold if faces.tool.threshold is None else faces.tool.threshold
+        bars.axvline(threshold, color=MARK, linewidth=1, linestyle=(0, (2, 2)))
 
     picture.set_axis_off()
     if image is not None:
         picture.imshow(_true_proportions(image))
-    active = ", ".join(active_aus(faces, peak.row, facs, blink=BLINK in aus)) or "none"
+    active = ", ".join(active_aus(faces, peak.row, facs, {*EXPRESSIVE, *aus})) or "none"
     heading = title if label is None else f"{title}   {label}"
     figure.suptitle(heading, x=0.01, ha="left", fontweight="bold", fontsize=13)
     said = textwrap.fill(f"caption: {caption}" if caption else f"present at the peak: {active}", 150)
@@ -122,7 +123,7 @@ def _plot_intensities(axis: Axes, faces: Faces, peak: Peak, shown: Sequence[str]
         interpolation="nearest",
         cmap="OrRd",
         vmin=0,
-        vmax=5,
+        vmax=faces.tool.maximum,
         extent=(first - 0.5, last + 0.5, len(shown) - 0.5, -0.5),
     )
 
@@ -133,8 +134,8 @@ def _plot_bars(axis: Axes, faces: Faces, peak: Peak, shown: Sequence[str], colou
     axis.barh(range(len(shown)), strength, color=colours)
     for place, value in enumerate(strength):
         if value > 0:
-            axis.text(value + 0.06, place, f"{value:.2f}", va="center", fontsize=8)
-    axis.set_xlim(0, 5)
+            axis.text(value + faces.tool.maximum / 80, place, f"{value:.2f}", va="center", fontsize=8)
+    axis.set_xlim(0, faces.tool.maximum)
     axis.tick_params(labelleft=False)
     axis.set_xlabel("intensity at the peak")
     axis.spines[["top", "right"]].set_visible(False)

@@ -26,7 +26,7 @@ def publish(
 
     Neither holds a time, a path or a number of processes: both are the same bytes however the run went.
     """
-    records, failed, counts, emotions = [], [], {}, collections.Counter()
+    records, failed, counts, emotions, unknown = [], [], {}, collections.Counter(), collections.Counter()
     for split, part in clips.items():
         without, broken = collections.Counter(), collections.Counter()
         kept = 0
@@ -37,6 +37,7 @@ def publish(
                 broken[fault["kind"]] += 1
             elif record := entry.get("record"):
                 kept += 1
+                unknown.update(record.pop("unknown", ()))
                 if why := record.pop("why", None):
                     without[why] += 1
                     failed.append({"kind": why, "id": clip.id, "detail": "peak image kept, no caption"})
@@ -56,6 +57,7 @@ def publish(
         "source": "csv" if run.program is None else "openface",
         "settings": {key: value for key, value in asdict(settings).items() if key != "facs"},
         "presence": {"column": settings.facs.presence.column, "threshold": settings.facs.presence.threshold},
+        **({"records_without_data_on": dict(sorted(unknown.items()))} if unknown else {}),
         "splits": counts,
         "captions_per_emotion": dict(sorted(emotions.items(), key=str)),
         "reader_faults": dict(sorted(collections.Counter(fault.kind for fault in faults).items())),
@@ -75,6 +77,8 @@ def summarise(report: dict, path: Path) -> None:
         total.update({key: counts[key] for key in ("clips", "records", "captions")})
         causes.update(counts["clips_without_record"])
     print(f"{total['records']} records ({total['captions']} with a caption) of {total['clips']} clips: {path}")
+    if unknown := report.get("records_without_data_on"):
+        print(f"no data on {', '.join(unknown)}: neither summed nor named in a caption (see fer_report.json)")
     if causes:
         kinds = ", ".join(f"{count} {kind}" for kind, count in causes.most_common())
         print(f"no record for {kinds}: see fer_report.json")

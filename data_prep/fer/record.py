@@ -11,11 +11,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from data_prep.fer.au_table import Faces, OpenFaceError, read_faces
+from data_prep.fer.au_table import PRESENCES, Faces, OpenFaceError, read_faces
 from data_prep.fer.clips import FerClip
-from data_prep.fer.facs import Facs, active_aus, common_aus
+from data_prep.fer.facs import EXPRESSIVE, Facs, active_aus, common_aus, deciding_columns
 from data_prep.fer.openface import extract
-from data_prep.fer.peaks import Peak, check_length, find_peak, peak_image, summed_aus, write_image
+from data_prep.fer.peaks import Peak, check_length, find_peak, named_aus, peak_image, summed_aus, write_image
 from swift_plugins.files import InputError
 
 
@@ -24,7 +24,7 @@ class RecordSettings:
     """All that decides the content of a record; a run is resumed with the same settings only."""
 
     people: str
-    aus: str
+    aus: str | tuple[str, ...]
     hold: int
     confidence: float
     crop: bool
@@ -37,6 +37,11 @@ class RecordSettings:
     def summed(self, label: str | None) -> tuple[str, ...]:
         """The AUs that equation 1 sums for a clip of this label."""
         return summed_aus(self.aus if self.aus != "label" else label or "no_blink", self.facs)
+
+    @property
+    def described(self) -> tuple[str, ...]:
+        """The AUs that a caption may name."""
+        return named_aus(self.aus) or (PRESENCES if self.aus == "all" else EXPRESSIVE)
 
 
 @dataclass(frozen=True)
@@ -58,12 +63,13 @@ def make_record(clip: FerClip, run: FerRun) -> dict:
     """The record of one clip; writes its CSV (with a program) and its peak image under `run.out`.
 
     `frame` is numbered as in the CSV (OpenFace counts from 1), like everything that a user is shown. The caption is
-    None, with the reason under "why", where no AU is left to describe. Raises `OpenFaceError`.
+    None, with the reason under "why", where no AU is left to describe. "unknown" names AUs of emotions that no column
+    tells of. Raises `OpenFaceError`.
     """
     settings, facs = run.settings, run.settings.facs
     faces = _faces(clip, run)
     peak = find_peak(faces, settings.summed(clip.label), settings.hold)
-    active = active_aus(faces, peak.row, facs, blink=settings.aus == "all")
+    active = active_aus(faces, peak.row, facs, settings.described)
     aus, why = (), "no_label"
     if clip.label is not None:
         aus, why = common_aus(active, clip.label, facs), "no_active_aus" if not active else "no_common_aus"
@@ -83,7 +89,9 @@ def make_record(clip: FerClip, run: FerRun) -> dict:
         "face_id": peak.face_id,
         "score": peak.score,
     }
-    return record if aus else record | {"why": why}
+    known = deciding_columns(faces, facs, settings.described)
+    unknown = sorted({au for members in facs.emotions.values() for au in members} - set(known))
+    return record | ({} if aus else {"why": why}) | ({"unknown": unknown} if unknown else {})
 
 
 def describe(aus: Iterable[str], facs: Facs, seed: str) -> list[str]:
@@ -109,6 +117,7 @@ def _faces(clip: FerClip, run: FerRun) -> Faces:
             timeout=run.timeout,
             confidence=settings.confidence,
             boxes=settings.crop,
+            aus=named_aus(settings.aus) or PRESENCES,
         )
     if clip.csv is None:
         raise OpenFaceError("no_csv", clip.no_csv)

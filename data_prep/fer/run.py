@@ -40,6 +40,7 @@ from data_prep.fer.au_table import OpenFaceError
 from data_prep.fer.clips import FerClip, find_clips
 from data_prep.fer.facs import FACS, load_facs
 from data_prep.fer.openface import find_program
+from data_prep.fer.peaks import read_choice
 from data_prep.fer.publish import plot_clips, publish, summarise, write_contact_sheets
 from data_prep.fer.record import FerRun, RecordSettings, make_record
 from data_prep.readers import READERS, SPLITS
@@ -69,7 +70,11 @@ class FerOptions:
     people: str | None = option(
         None, choices=("one", "several"), help="FeatureExtraction or FaceLandmarkVidMulti (one for MOSEI, else several)"
     )
-    aus: str = option("no_blink", choices=("no_blink", "all", "label"), help="AUs summed per frame (no_blink)")
+    aus: tuple[str, ...] = option(
+        ("no_blink",),
+        metavar="no_blink|all|label|AU",
+        help="AUs summed per frame (no_blink); AU01 AU06 …: these alone",
+    )
     hold: int = option(1, metavar="N", help="the peak must hold for N frames (1)")
     confidence: float | None = option(None, help="lowest tracking confidence of a frame (0.8, from the FACS table)")
     facs: Path = option(FACS, help="FACS table (configs/facs.yaml)")
@@ -95,6 +100,7 @@ def main(argv: list[str] | None = None) -> None:
     where = options.dataset, options.root, options.csv
     clips, faults = find_clips(*where, options.split)
     everyone = [clip for part in clips.values() for clip in part]
+    settings.summed(None)  # an AU that there is not, too
     for label in sorted({clip.label for clip in everyone if clip.label}):
         settings.summed(label)
         settings.facs.au_set(label)  # an unknown label is better known now than after an hour
@@ -137,6 +143,9 @@ def _checked(options: FerOptions) -> FerOptions:
         openface = Path(os.environ["OPENFACE_DIR"])
     elif options.csv and openface:
         raise InputError("--openface makes CSV files and --csv reads them: give one of the two")
+    choice = read_choice(options.aus)
+    if isinstance(choice, str) and choice not in ("no_blink", "all", "label"):
+        raise InputError(f"--aus is no_blink, all, label or a list of AUs, not {choice!r}")
     if options.hold < 1 or options.jobs == 0 or options.timeout <= 0:
         raise InputError("--hold, --jobs and --timeout are larger than 0 (--jobs -1: all cores)")
     paths = {"root": options.root, "csv": options.csv, "openface": openface, "out": options.out}
@@ -151,7 +160,7 @@ def _settings(options: FerOptions) -> RecordSettings:
     facs = load_facs(options.facs)
     return RecordSettings(
         people=options.people or ("one" if options.dataset in ONE_SPEAKER else "several"),
-        aus=options.aus,
+        aus=read_choice(options.aus),
         hold=options.hold,
         confidence=facs.presence.confidence if options.confidence is None else options.confidence,
         crop=options.crop,
