@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from data_prep.fer.au_table import INTENSITIES, PRESENCES, OpenFaceError, read_faces
 from data_prep.fer.openface import extract, find_program
 from swift_plugins.files import InputError
+from tests.conftest import ROOT
 from tests.openface_stand_in import FRAMES, install
 
 HEADER = [
@@ -298,3 +299,27 @@ def test_programs_are_found_or_refused(tmp_path, monkeypatch):
     (tmp_path / "a.mp4").touch()
     with pytest.raises(InputError, match="cannot be started"):
         extract(tmp_path / "a.mp4", tmp_path / "a.csv", tmp_path / "build" / "bin" / SEVERAL, tmp_path / "scratch")
+
+
+def test_docker_wrapper(tmp_path, monkeypatch):
+    """It serves both programs; `docker` is a stand-in that starts them with what stands after the image's name."""
+    programs, links, clip = install(tmp_path / "programs"), tmp_path / "links", tmp_path / "a, b é" / "a.mp4"
+    for folder in (links, clip.parent, tmp_path / "bin"):
+        folder.mkdir()
+    clip.touch()
+    docker = tmp_path / "bin" / "docker"
+    docker.write_text(f"""#!/bin/bash
+printf '%s\\n' "$@" > {tmp_path}/said
+while [ "$1" != test/image ]; do shift; done
+exec {programs}/"${{@:2}}"
+""")
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{docker.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("OPENFACE_IMAGE", "test/image")
+    for name, people in ((ONE, 1), (SEVERAL, 2)):
+        (links / name).symlink_to(ROOT / "shell" / "openface_docker.sh")
+        program = find_program(links, several=people > 1)
+        faces = extract(clip, tmp_path / f"{name}.csv", program, tmp_path / "scratch")
+        assert len(faces.frame) == FRAMES * people
+        said = (tmp_path / "said").read_text().split("\n")
+        assert f'type=bind,"source={clip.parent}","target={clip.parent}",readonly' in said and "none" in said
