@@ -79,9 +79,9 @@ def test_mixtures(path):
     from swift_plugins.mixture import read_mixtures
 
     stages = read_mixtures(path).stages
-    ratios = {name: {p.task: p.weight for p in stages[name].parts} for name in ("stage1", "stage2")}
+    ratios = {name: {task: part.weight for task, part in stages[name].tasks.items()} for name in ("stage1", "stage2")}
     assert ratios == {"stage1": {"msa": 6, "fer": 3, "mer": 1}, "stage2": {"mer": 3, "eri": 3, "ecpe": 3, "msa": 1}}
-    assert stages["stage2"].after == ("stage1",)
+    assert stages["stage2"].after == ["stage1"]
 
 
 def test_system_turn_is_one_text():

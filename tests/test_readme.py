@@ -46,8 +46,15 @@ def test_files_that_are_named_exist(text):
     assert named and not [name for name in named if not (ROOT / name).is_file()]
 
 
-def test_contributing_names_every_module():
-    for folder in ("data_prep", "swift_plugins"):
-        for file in (ROOT / folder).glob("*.py"):
-            if file.name != "__init__.py":
-                assert re.search(rf"\b{file.stem}\b", CONTRIBUTING), f"{folder}/{file.name}"
+def test_contributing_names_every_module_in_its_room():
+    """The tree of CONTRIBUTING: a line that begins with a folder names the modules in it."""
+    tree = CONTRIBUTING.split("## What is where")[1].split("```")[1]
+    for package in ("data_prep", "swift_plugins"):
+        lines = tree.split(f"{package}/\n")[1].split("\nswift_plugins/")[0].splitlines()
+        rooms = {line.split()[0].rstrip("/"): line for line in lines if line.split() and line.split()[0].endswith("/")}
+        for file in sorted((ROOT / package).rglob("*.py")):
+            if file.stem in ("__init__", "__main__"):
+                continue
+            room = file.parent.name
+            where = "\n".join(lines) if room == package else rooms[room]
+            assert re.search(rf"\b{file.stem}\b", where), file.relative_to(ROOT)
