@@ -4,12 +4,15 @@
     images = sample_frames("clip.mp4", 8)                             # the same in one call
 
 Index i is the i-th frame in display order, whatever its time: variable frame rates and B-frames change nothing.
+Pictures stand upright: a phone's clip is stored as the sensor lies and says how to turn it.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import os
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -71,7 +74,7 @@ def _read(source: Source, indices: Sequence[int], times: tuple[list[int], list[i
         pictures, count = {}, 0
         for count, frame in enumerate(_decode(source), 1):
             if count - 1 in wanted:
-                pictures[count - 1] = frame.to_image()
+                pictures[count - 1] = _upright(frame)
                 if len(pictures) == len(wanted):
                     break
         if len(pictures) < len(wanted):
@@ -120,6 +123,19 @@ def _decode(source: Source):
         yield from container.decode(video=0)
 
 
+def _upright(frame: av.VideoFrame) -> Image.Image:
+    """The frame as its display matrix says to show it: turned by quarters, mirrored where a front camera says so."""
+    image = frame.to_image()
+    if "DISPLAYMATRIX" not in frame.side_data:
+        return image
+    a, b, _, c, d = struct.unpack_from("<5i", frame.side_data["DISPLAYMATRIX"])  # (x, y) goes to (ax + cy, bx + dy)
+    if a * d < b * c:
+        image, a, b = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), -a, -b
+    quarters = round(math.degrees(math.atan2(-b, a)) / 90) % 4  # counter-clockwise; y points down
+    turns = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
+    return image.transpose(turns[quarters]) if quarters else image
+
+
 def _times(source: Source) -> tuple[list[int], list[int]] | None:
     """Times of all frames and of the key frames, in display order; None where they do not identify a frame."""
     times, keys = [], []
@@ -155,7 +171,7 @@ def _by_time(source: Source, wanted: list[int], times: list[int], keys: list[int
                 started = True
                 position = frame.pts
                 if position == target:
-                    pictures[index] = frame.to_image()
+                    pictures[index] = _upright(frame)
                     break
             else:
                 return None

@@ -2,7 +2,8 @@
 
 `install(folder)` writes FeatureExtraction and FaceLandmarkVidMulti there. A clip at …/<row>/0.mp4 or …/<row>.mp4 plays
 that row; any other clip has a face whose AUs peak at a frame that follows from the clip's name. With STAND_IN_CALLS
-in the environment each call appends the clip's path to that file; STAND_IN_WORK seconds of computing come first.
+in the environment each call appends the clip's path to that file, with STAND_IN_PIDS its process id; STAND_IN_WORK
+seconds of computing come first.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 FRAMES = 12
 ROWS = [
     *("noface", "notvideo", "noframes", "nolandmarks", "nomodels", "onemodel", "noout"),
-    *("hang", "killed", "unfinished", "empty", "headeronly", "status3"),
+    *("hang", "killed", "unfinished", "empty", "headeronly", "status3", "nolibrary"),
 ]
 
 SOURCE = """
@@ -31,6 +32,9 @@ resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 if calls := os.environ.get("STAND_IN_CALLS"):
     with open(calls, "a") as file:
         file.write(clip + "\\n")
+if pids := os.environ.get("STAND_IN_PIDS"):
+    with open(pids, "a") as file:
+        file.write(f"{os.getpid()}\\n")
 end = time.process_time() + float(os.environ.get("STAND_IN_WORK", 0))
 while time.process_time() < end:
     pass
@@ -54,6 +58,10 @@ if row == "noout":
 if row == "notvideo" or not os.path.exists(clip):
     print("Failed to open the video file at location: " + clip)
     sys.exit(0)
+if row == "nolibrary":
+    missing = "libopencv_core.so.4.1: cannot open shared object file: No such file or directory"
+    print(sys.argv[0] + ": error while loading shared libraries: " + missing, file=sys.stderr)
+    sys.exit(127)
 if row == "status3":
     sys.exit(3)
 if row == "noframes" and several:

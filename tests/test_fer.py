@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import csv
 import json
 import os
@@ -17,7 +18,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_prep import peak_frame
+from data_prep.fer.au_table import INTENSITIES, PRESENCES, OpenFaceError
+from data_prep.fer.clips import FerClip, find_clips
 from data_prep.fer.facs import load_facs
+from data_prep.fer.record import FerRun, RecordSettings, make_record
 from tests.conftest import ROOT
 from tests.openface_stand_in import FRAMES, ROWS, install
 
@@ -93,7 +98,7 @@ def test_every_row_of_the_failure_table_is_in_the_report(mosei, project, tmp_pat
         "noface": "no_face", "notvideo": "not_a_video", "noframes": "crash", "nolandmarks": "models_missing",
         "nomodels": "models_missing", "onemodel": "missing_au_column", "noout": "crash", "hang": "timeout",
         "killed": "crash", "unfinished": "partial_csv", "empty": "partial_csv", "headeronly": "partial_csv",
-        "status3": "crash", "gone": "missing_clip",
+        "status3": "crash", "nolibrary": "crash", "gone": "missing_clip",
     }  # fmt: skip
     programs = install(tmp_path / "programs")
     for people in ("one", "several"):
@@ -109,44 +114,87 @@ def test_every_row_of_the_failure_table_is_in_the_report(mosei, project, tmp_pat
         assert published == {"Zoé (1), b", "good"} | ({"noface"} if people == "one" else set())
         counts = report_of(out)["splits"]["train"]
         assert counts["records"] == 2 and sum(counts["clips_without_record"].values()) == len(expected)
-        assert "2 records (2 with a caption) of 16 clips" in done.stdout and "models_missing" in done.stdout
+        assert "2 records (2 with a caption) of 17 clips" in done.stdout and "models_missing" in done.stdout
     record = records_of(out)["mosei/train/good/1"]
     assert record["emotion"] == "happy" and record["aus"] == ["AU06", "AU12"]
     assert all(phrase in FACS.aus[au].phrases for phrase, au in zip(record["phrases"], record["aus"], strict=True))
     assert record["caption"] == "; ".join(record["phrases"])
     with Image.open(out / record["image"]) as image:
-        assert image.size == (448, 448) and abs(image.convert("RGB").getpixel((9, 9))[0] - 20 * record["frame"]) <= 3
+        assert (
+            image.size == (448, 448) and abs(image.convert("RGB").getpixel((9, 9))[0] - 20 * (record["frame"] - 1)) <= 3
+        )
 
 
-def test_models_that_are_missing_stop_the_run(mosei, project, tmp_path):
-    """With them in place the same folder goes on, whatever arguments that took."""
-    root = mosei({("nolandmarks", str(n)): "happy" for n in range(12)})
+def repair(programs: Path, row: str) -> None:
+    """From now on clips of this row have a face."""
+    for program in programs.iterdir():
+        program.write_text(program.read_text().replace(f"{row!r}, ", "").replace(f", {row!r}]", "]"))
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("nolandmarks", "models_missing: FeatureExtraction found no landmark model (see -mloc)"),
+        (
+            "nolibrary",
+            "crash: FeatureExtraction ended with status 127: error while loading shared libraries: libopencv",
+        ),
+    ],
+)
+def test_a_fault_of_every_clip_stops_the_run(mosei, project, tmp_path, row, said):
+    """After the first few, with the program's own words; cured, the same folder goes on, whatever arguments it took."""
+    root = mosei({(row, str(n)): "happy" for n in range(12)})
     programs = install(tmp_path / "programs")
     run = command(root, tmp_path / "out", "--openface", programs, "--jobs", 1)
     done = project(*run)
-    assert done.returncode == 2 and "found no landmark model (see -mloc)" in done.stderr
+    assert done.returncode == 2 and f"each of the first 8 clips ended with {said}" in done.stderr
     assert "Traceback" not in done.stderr and len(kinds_of(tmp_path / "out")) == 8  # the rest was not tried
-    for name in ("FeatureExtraction", "FaceLandmarkVidMulti"):
-        program = programs / name
-        program.write_text(program.read_text().replace('row == "nolandmarks"', '"-mloc" not in sys.argv'))
+    repair(programs, row)
     done = project(*run, "--resume", "--openface-args", "-mloc there")
     assert done.returncode == 0 and len(records_of(tmp_path / "out")) == 12, done.stderr
+
+
+def test_resume_tries_again_what_may_have_been_cured(mosei, project, tmp_path):
+    """Crashes and missing models always, anything else when its file is another; the rest is not run again."""
+    rows = ("hang", "status3", "onemodel", "noface", "notvideo", "good", "gone")
+    root = mosei({(row, "0"): "happy" for row in rows})
+    programs, out = install(tmp_path / "programs"), tmp_path / "out"
+    (root / "Raw" / "gone" / "0.mp4").rename(tmp_path / "gone.mp4")
+    run = command(root, out, "--openface", programs, "--jobs", 1, "--timeout", 0.5)
+    assert project(*run).returncode == 0
+    kinds = {"hang": "timeout", "status3": "crash", "onemodel": "missing_au_column", "noface": "no_face",
+             "notvideo": "not_a_video", "gone": "missing_clip"}  # fmt: skip
+    assert {name.split("/")[2]: kind for name, kind in kinds_of(out).items()} == kinds
+    for row in ("hang", "status3", "onemodel", "notvideo"):
+        repair(programs, row)
+    (tmp_path / "gone.mp4").rename(root / "Raw" / "gone" / "0.mp4")
+    calls = tmp_path / "calls"
+    assert project(*run, "--resume", STAND_IN_CALLS=str(calls)).returncode == 0
+    assert {name.split("/")[2] for name in kinds_of(out)} == {"noface", "notvideo"}
+    assert sorted(Path(call).parent.name for call in calls.read_text().split("\n")[:-1]) == [
+        "gone", "hang", "onemodel", "status3",
+    ]  # fmt: skip
+    os.utime(root / "Raw" / "notvideo" / "0.mp4", (1, 1))  # all clips are one file under several names
+    assert project(*run, "--resume").returncode == 0
+    assert {name.split("/")[2] for name in kinds_of(out)} == {"noface"}
 
 
 TABLE = ["frame", "face_id", "confidence", "success"]
 
 
-def write_csv(path: Path, *rows: dict[str, float]) -> None:
-    """An OpenFace table with these intensities, frames from 1; presence where the intensity is 1 or more."""
-    from data_prep.fer.au_table import INTENSITIES, PRESENCES
-
+def write_csv(path: Path, *rows: dict[str, float], timestamps: bool = False) -> None:
+    """A table with these intensities, frames from 1, presence from intensity 1 on; with timestamps it is OpenFace's."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow([*TABLE, *(f"{au}_r" for au in INTENSITIES), *(f"{au}_c" for au in PRESENCES)])
+        writer.writerow(
+            [*TABLE, *["timestamp"] * timestamps, *(f"{au}_r" for au in INTENSITIES), *(f"{au}_c" for au in PRESENCES)]
+        )
         for n, row in enumerate(rows, 1):
             strength = [row.get(au, 0.0) for au in INTENSITIES]
-            writer.writerow([n, 0, 0.98, 1, *strength, *(float(row.get(au, 0) >= 1) for au in PRESENCES)])
+            writer.writerow(
+                [n, 0, 0.98, 1, *[n / 8] * timestamps, *strength, *(float(row.get(au, 0) >= 1) for au in PRESENCES)]
+            )
 
 
 @pytest.mark.parametrize(
@@ -157,7 +205,7 @@ def write_csv(path: Path, *rows: dict[str, float]) -> None:
         (["--without-common", "active"], "happy", {"AU04": 3, "AU45": 5}, ["AU04"], None),
         ([], None, {"AU04": 3, "AU12": 0.9, "AU45": 5}, ["AU04", "AU12"], None),  # neutral: whatever is active
         ([], None, {"AU04": 0.7}, [], "no_active_aus"),
-        (["--with-blink"], None, {"AU45": 5}, ["AU45"], None),
+        (["--aus", "all"], None, {"AU45": 5}, ["AU45"], None),
         ([], "anger", {"AU04": 0.8, "AU12": 5, "AU23": 0.79}, ["AU04"], None),  # the threshold, inclusive
     ],
 )
@@ -167,12 +215,53 @@ def test_captions(mosei, project, tmp_path, options, emotion, peak, aus, kind):
     done = project(*command(root, tmp_path / "out", "--csv", tmp_path / "csv", "--jobs", 1, *options))
     assert done.returncode == 0, done.stderr
     record = records_of(tmp_path / "out")["mosei/train/v/1"]
-    assert record["aus"] == aus and record["frame"] == 1 and set(record) == {
+    assert record["aus"] == aus and record["frame"] == 2 and set(record) == {
         "id", "emotion", "aus", "phrases", "caption", "image", "frame", "face_id", "score",
     }  # fmt: skip
     assert (record["caption"] is None) == (kind is not None) and record["caption"] != ""
     assert kinds_of(tmp_path / "out") == ({} if kind is None else {"mosei/train/v/1": kind})
     assert (tmp_path / "out" / record["image"]).is_file()
+
+
+def test_frames_are_numbered_alike_everywhere(mosei, project, tmp_path, capsys):
+    """In the CSV, by peak_frame, in fer.jsonl, and so on contact sheets."""
+    root, table = mosei({("v", "1"): "happy"}), tmp_path / "csv" / "Raw" / "v" / "1.csv"
+    write_csv(table, {}, {}, {"AU12": 3}, {})
+    done = project(*command(root, tmp_path / "out", "--csv", tmp_path / "csv", "--jobs", 1))
+    assert done.returncode == 0, done.stderr
+    peak_frame.main([str(table)])
+    numbers = (
+        json.loads(capsys.readouterr().out)["peak_frame"],
+        records_of(tmp_path / "out")["mosei/train/v/1"]["frame"],
+    )
+    assert numbers == (3, 3)
+
+
+def test_aus_without_data_are_named(mosei, project, tmp_path):
+    """A model of OpenFace that was not loaded is a fault, unless --aus names those there are; LibreFace has fewer."""
+    root = mosei({("v", "1"): "happy"})
+    files = [tmp_path / name / "Raw" / "v" / "1.csv" for name in ("lacking", "libreface")]
+    for file in files:
+        write_csv(file, {}, {"AU06": 2, "AU12": 3}, {"AU06": 1})
+    files[0].write_text(files[0].read_text().replace("AU12_r", "AU11_r"))
+    files[1].write_text("frame_idx,au_12,au_14,au_12_intensity\n0,0,0,0.5\n1,1,1,2.5\n2,0,0,1.5\n")
+
+    def run(out: str, tables: str, *options: str) -> subprocess.CompletedProcess:
+        return project(*command(root, tmp_path / out, "--csv", tmp_path / tables, "--jobs", 1, *options))
+
+    done = run("a", "lacking")
+    assert done.returncode == 2 and "missing_au_column: column AU12_r missing" in done.stderr
+    for out, tables, options, aus, known in (
+        ("b", "lacking", ["--aus", "AU06", "AU14"], ["AU06"], {"AU06", "AU14"}),
+        ("c", "libreface", [], ["AU12", "AU14"], {"AU12", "AU14"}),
+    ):
+        done = run(out, tables, *options)
+        assert done.returncode == 0, done.stderr
+        record = records_of(tmp_path / out)["mosei/train/v/1"]
+        assert record["aus"] == aus and record["frame"] == (2 if tables == "lacking" else 1)
+        lacking = report_of(tmp_path / out)["records_without_data_on"]
+        assert set(lacking) == {au for members in FACS.emotions.values() for au in members} - known
+        assert f"no data on {', '.join(lacking)}" in done.stdout
 
 
 def test_options_of_the_peak(mosei, project, tmp_path):
@@ -184,24 +273,24 @@ def test_options_of_the_peak(mosei, project, tmp_path):
     for n in range(6):
         write_csv(tmp_path / "csv" / f"train/v/{n}.csv", *rows)
 
-    def run(name: str, *options: object) -> dict[str, dict]:
+    def run(name: str, *options: object, status: int = 0) -> dict[str, dict]:
         done = project(*command(root, tmp_path / name, "--csv", tmp_path / "csv", "--jobs", 1, *options))
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == status, done.stderr
         return records_of(tmp_path / name)
 
     plain = run("plain")
-    assert {record["frame"] for record in plain.values()} == {1}
+    assert {record["frame"] for record in plain.values()} == {2}
     label = run("label", "--aus", "label", "--image", "jpg")
-    assert {(record["frame"], record["score"]) for record in label.values()} == {(2, 2.9)}
+    assert {(record["frame"], record["score"]) for record in label.values()} == {(3, 2.9)}
     assert {tuple(record["aus"]) for record in label.values()} == {("AU12", "AU14")}
     assert all((tmp_path / "label" / record["image"]).suffix == ".jpg" for record in label.values())
-    assert {record["frame"] for record in run("hold", "--hold", 3).values()} == {2}
+    assert {record["frame"] for record in run("hold", "--hold", 3).values()} == {3}
     presence = run("presence", "--aus", "label", "--facs", facs)
     assert {tuple(record["aus"]) for record in presence.values()} == {("AU12",)}
     captions = [{record["caption"] for record in run(f"s{n}", "--aus", "label", "--seed", n).values()} for n in (0, 1)]
     assert len(captions[0]) > 1 and captions[0] != captions[1]  # several phrases per AU, by seed
     assert {record["caption"] for record in label.values()} == captions[0]
-    assert run("s2", "--aus", "label", "--crop") == {}
+    assert run("s2", "--aus", "label", "--crop", status=2) == {}
     assert set(kinds_of(tmp_path / "s2").values()) == {"no_landmarks"}
 
 
@@ -249,6 +338,44 @@ def test_what_csv_files_can_have_wrong_is_reported(mosei, project, tmp_path):
         "noclip": "no_peak_image", "nocsv": "no_csv",
     }  # fmt: skip
     assert list(records_of(tmp_path / "out")) == ["mosei/train/good/1"]
+
+
+@pytest.mark.parametrize(
+    ("people", "rows", "kind"),
+    [
+        ("one", FRAMES, None),
+        ("one", FRAMES - 3, None),  # decoders drop what is cut off at the end
+        ("one", FRAMES + 3, None),
+        ("one", FRAMES - 4, "other_clip"),
+        ("one", FRAMES + 4, "other_clip"),
+        ("several", FRAMES - 4, None),  # no row where there is no face
+        ("several", FRAMES + 4, "other_clip"),
+    ],
+)
+def test_a_csv_of_another_clip_is_refused(mosei, tmp_path, people, rows, kind):
+    """Frames beyond the clip's end, or fewer rows than frames where FeatureExtraction wrote a row for each."""
+    (video,) = mosei({("v", "1"): "happy"}).rglob("*.mp4")
+    write_csv(tmp_path / "a.csv", *[{"AU12": float(n == 1)} for n in range(rows)], timestamps=True)
+    clip = FerClip("mosei/train/v/1", video, tmp_path / "a.csv", "happy", "a.csv")
+    settings = RecordSettings(people, "no_blink", 1, 0.8, False, "leave-out", 0, "png", (), FACS)
+    run = FerRun(tmp_path / "out", settings, None, 1)
+    if kind is None:
+        assert make_record(clip, run)["aus"] == ["AU12"]
+        return
+    with pytest.raises(OpenFaceError, match=f"the CSV (has {rows} rows|goes to frame {rows}), the clip") as caught:
+        make_record(clip, run)
+    assert caught.value.kind == kind and not list((tmp_path / "out").rglob("*.png"))
+
+
+def test_converted_clips_have_faces_too(mosei, tmp_path):
+    root = mosei({("v", str(n)): "happy" for n in range(3)})
+    write_csv(tmp_path / "csv" / "Raw" / "v" / "0.csv", {"AU12": 3})
+    for n, suffix in enumerate((".MP4", ".mkv", ".avi")):
+        (root / "Raw" / "v" / f"{n}.mp4").rename(root / "Raw" / "v" / f"{n}{suffix}")
+    clips, _ = find_clips("mosei", root, tmp_path / "csv", ["train"])
+    assert [clip.video.name for clip in clips["train"]] == ["0.MP4", "1.mkv", "2.avi"]
+    assert [clip.csv and clip.csv.name for clip in clips["train"]] == ["0.csv", None, None]
+    assert [clip.csv_name for clip in clips["train"]] == [f"Raw/v/{n}.csv" for n in range(3)]
 
 
 def test_splits_gather_in_one_file(world, project, tmp_path):
@@ -336,33 +463,52 @@ def start(arguments: list[str], **environment: str) -> subprocess.Popen:
     )
 
 
-def test_killed_twenty_times_and_resumed(mosei, project, tmp_path):
-    """SIGKILL at random moments of a run over 200 clips: nothing is lost, and only clips in flight are repeated."""
-    failing = [(row, str(n)) for row in ("noface", "notvideo", "onemodel") for n in range(4)]
-    root = mosei(dict.fromkeys([*((f"v{n % 9}", str(n)) for n in range(188)), *failing], "happy"))
+def test_killed_and_resumed(mosei, project, tmp_path):
+    """SIGKILL at random moments of a run: nothing is lost, and only clips in flight are repeated."""
+    failing = [(row, str(n)) for row in ("noface", "notvideo") for n in range(4)]
+    root = mosei(dict.fromkeys([*((f"v{n % 9}", str(n)) for n in range(112)), *failing], "happy"))
     programs = install(tmp_path / "programs")
     whole = command(root, tmp_path / "whole", "--openface", programs, "--jobs", 2)
     assert project(*whole).returncode == 0
     expected = contents(tmp_path / "whole")
-    assert len(expected) > 350
+    assert len(expected) > 200
 
-    calls, draw = tmp_path / "calls", random.Random(4)
+    calls, chance, kills = tmp_path / "calls", random.Random(4), 10
     run = command(root, tmp_path / "out", "--openface", programs, "--jobs", 2, "--resume")
-    kills = 0
-    while kills < 20:
+    for _ in range(kills):
         process = start(run, STAND_IN_CALLS=str(calls))
-        try:
-            process.wait(draw.uniform(0.2, 1.7))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        kills += 1
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(chance.uniform(0.4, 1.7))
+        process.kill()
+        process.wait()
     assert (tmp_path / "out" / ".fer").is_dir()
     done = project(*run, STAND_IN_CALLS=str(calls))
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "out") == expected
     times = collections.Counter(calls.read_text().splitlines())
-    assert len(times) == 200 and times.total() <= 200 + 20 * 4  # two processes, a clip or two each
+    assert len(times) == 120 and times.total() <= 120 + kills * 4  # two processes, a clip or two each
+
+
+@pytest.mark.parametrize(("number", "jobs"), [(signal.SIGTERM, 2), (signal.SIGKILL, 2), (signal.SIGKILL, 1)])
+def test_openface_ends_with_the_run(mosei, tmp_path, number, jobs):
+    root, pids = mosei({("hang", str(n)): "happy" for n in range(jobs)}), tmp_path / "pids"
+    run = command(root, tmp_path / "out", "--openface", install(tmp_path / "programs"), "--jobs", jobs)
+    process = start(run, STAND_IN_PIDS=str(pids))
+
+    def running() -> list[str]:
+        started = pids.read_text().split() if pids.is_file() else []
+        return [pid for pid in started if Path("/proc", pid).exists()]
+
+    def wait(condition) -> bool:
+        deadline = time.monotonic() + 20
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return condition()
+
+    assert wait(lambda: len(running()) == jobs)
+    process.send_signal(number)
+    assert process.wait(20) == -number
+    assert wait(lambda: not running())
 
 
 def test_two_runs_on_one_folder(mosei, project, tmp_path):

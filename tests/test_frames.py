@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from swift_plugins import frames
 from swift_plugins.files import InputError
@@ -96,7 +97,7 @@ def test_only_wanted_frames_become_pictures(tmp_path, monkeypatch):
 
     class Frame:
         def __init__(self, frame):
-            self.frame, self.pts = frame, frame.pts
+            self.frame, self.pts, self.side_data = frame, frame.pts, frame.side_data
             decoded.append(frame.pts)
 
         def to_image(self):
@@ -165,3 +166,24 @@ def test_a_frame_past_the_end(tmp_path):
         read_frames(clip, [3, 10])
     with pytest.raises(ValueError, match="negative"):
         read_frames(clip, [-1])
+
+
+@pytest.mark.parametrize("degrees", [90, -90, 180])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_pictures_stand_upright(tmp_path, degrees, mirrored):
+    """A phone stores the sensor's picture and how to turn it, a front camera how to mirror it: both are done."""
+    stored = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    stored[:12, :40], stored[20:, 60:] = 250, 120
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "5", "g": "4"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.set_display_rotation(degrees, hflip=mirrored)
+        for _ in range(9):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(stored, "rgb24")))
+        container.mux(stream.encode())
+    expected = Image.fromarray(stored).rotate(degrees, expand=True)
+    if mirrored:
+        expected = expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    for picture in [*read_frames(tmp_path / "a.mp4", [0, 7]), *sample_frames(tmp_path / "a.mp4", 2)]:
+        assert picture.size == expected.size
+        assert np.abs(np.asarray(picture, int) - np.asarray(expected, int)).mean() < 5

@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pytest
 
-from data_prep.readers.media import probe, resolve
+from data_prep.readers.media import ClipFinder, probe, resolve
 from data_prep.readers.sample import Sample
 from swift_plugins.files import InputError
 
@@ -102,3 +102,16 @@ def test_an_unknown_policy_and_a_missing_folder_are_refused(tmp_path):
         list(resolve([], tmp_path, "skip", []))
     with pytest.raises(InputError, match="no such folder"):
         list(resolve([], tmp_path / "none", "drop", []))
+
+
+def test_converted_clips_are_found_by_their_stem(tmp_path):
+    """The file as published comes first, then .MP4, .mkv, .avi; no other kind, no sub-folder."""
+    for name in ("a.MP4", "b.avi", "b.mkv", "b.txt", "c.mp4", "c.mkv", "d.txt", "deep/e.mp4", "f 1.2.avi"):
+        (tmp_path / "c" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "c" / name).touch()
+    found = {stem: ClipFinder(tmp_path).find(f"c/{stem}.mp4") for stem in ("a", "b", "c", "d", "e", "f 1.2", "f")}
+    assert found == {"a": "c/a.MP4", "b": "c/b.mkv", "c": "c/c.mp4", "d": "c/d.mp4", "e": "c/e.mp4",
+                     "f 1.2": "c/f 1.2.avi", "f": "c/f.mp4"}  # fmt: skip
+    draw(tmp_path / "c" / "real.mkv")
+    (kept,) = resolve([Sample("meld/train/1", "meld", "train", "hi", video="c/real.mp4")], tmp_path, "error", [])
+    assert kept.video == "c/real.mkv"

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from data_prep.fer.au_table import INTENSITIES, PRESENCES, OpenFaceError, read_faces
 from data_prep.fer.openface import extract, find_program
 from swift_plugins.files import InputError
+from tests.conftest import ROOT
 from tests.openface_stand_in import FRAMES, install
 
 HEADER = [
@@ -66,7 +69,8 @@ def test_only_trusted_rows_are_kept(write):
     [
         ("", "partial_csv", "is empty"),
         (table([]), "partial_csv", "no data row"),
-        (table([{}, {}])[:-1], "partial_csv", "cut in its last line"),
+        (table([{}, {}])[:-2], "partial_csv", "cut in its last line"),
+        (table([{}])[:-1], "partial_csv", "cut in its last line"),  # nothing to compare the last cell with
         (table([{}, {}])[:-30], "partial_csv", "cut in its last line"),
         (table([{}, {"AU17_r": -0.4}]), "partial_csv", "negative"),
         (table([{}]) + "2,0,0.0\n", "bad_csv", "3: has 3 cells where 40 are expected"),
@@ -104,7 +108,25 @@ def test_tables_of_other_tools(write):
     faces = read_faces(write(table(rows, header=bare)))
     assert faces.index.tolist() == [0, 0, 1, 1] and faces.face_id.tolist() == [0, 1, 0, 1]
     assert faces.intensity[:, INTENSITIES.index("AU06")].tolist() == [0.5] * 4
-    assert "AU45_r" in faces.missing and "AU06_r" not in faces.missing
+    assert "AU45_r" in faces.unknown and "AU06_r" not in faces.missing and faces.tool.maximum == 1
+    libre = [
+        "frame_idx",
+        "frame_time_in_ms",
+        "pitch",
+        "facial_expression",
+        "au_1",
+        "au_7",
+        "au_1_intensity",
+        "au_5_intensity",
+    ]
+    rows = [
+        {"frame_idx": n, "facial_expression": "Happiness", "au_7": n % 2, "au_5_intensity": n / 8} for n in range(3)
+    ]
+    faces = read_faces(write(table(rows, header=libre)))
+    assert faces.frame.tolist() == faces.index.tolist() == [0, 1, 2] and faces.face_id.tolist() == [0, 0, 0]
+    assert faces.intensity[:, INTENSITIES.index("AU05")].tolist() == [0, 0.125, 0.25]
+    assert faces.presence[:, PRESENCES.index("AU07")].tolist() == [0, 1, 0]
+    assert {"AU07_r", "AU05_c", "AU28_c"} < faces.unknown and not {"AU01_r", "AU01_c", "AU05_r"} & faces.unknown
     named = ["frame", "AU06_r", "AU12_r"]  # OpenFace's names without success and confidence: every row counts
     faces = read_faces(write(table([{"frame": 1}, {"frame": 2}], header=named)))
     assert faces.frame.tolist() == [1, 2]
@@ -127,15 +149,16 @@ def test_landmarks_give_the_box_of_a_face(write):
     st.integers(0, 10_000),
 )
 def test_every_cut_is_noticed(tmp_path_factory, rows, cut):
-    """A file cut anywhere but at the end of a line is partial; one cut at a line's end is a shorter file."""
+    """A file cut anywhere but at the end of a row is partial; one cut there, line end or not, is a shorter file."""
     path = tmp_path_factory.getbasetemp() / "cut.csv"
     text = table([{"frame": n, "AU12_r": v / 100, "success": int(s), "confidence": c / 100}
                   for n, (v, s, c) in enumerate(rows, 1)])  # fmt: skip
     whole = text[: cut % len(text)]
     path.write_text(whole)
-    if whole.endswith("\n") and whole.count("\n") > 1:
+    ended = whole if whole.endswith("\n") else whole + "\n" * (whole.count("\n") > 1)
+    if ended.endswith("\n") and ended.count("\n") > 1 and text.startswith(ended):
         faces = read_faces(path)
-        kept = [v / 100 for v, s, c in rows[: whole.count("\n") - 1] if s and c >= 80]
+        kept = [v / 100 for v, s, c in rows[: ended.count("\n") - 1] if s and c >= 80]
         assert faces.intensity[:, INTENSITIES.index("AU12")].tolist() == kept
     else:
         with pytest.raises(OpenFaceError) as caught:
@@ -163,6 +186,31 @@ def test_real_files(shared):
 
 # ---- the programs ----
 
+
+@pytest.fixture(scope="module")
+def cut_clip(tmp_path_factory) -> Path:
+    """A clip that opens and of which no frame is left."""
+    path = tmp_path_factory.mktemp("cut") / "cut.mp4"
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(FRAMES):
+            container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+        container.mux(stream.encode(None))
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"mdat") + 8])
+    return path
+
+
+def test_a_cut_clip_is_not_one_without_a_face(tmp_path, cut_clip):
+    """FaceLandmarkVidMulti says the same of both: no CSV, status 0."""
+    program = find_program(install(tmp_path / "programs"), several=True)
+    clip = shutil.copy(cut_clip, tmp_path / "noface.mp4")
+    with pytest.raises(OpenFaceError, match="wrote no CSV: the clip") as caught:
+        extract(clip, tmp_path / "a.csv", program, tmp_path / "scratch")
+    assert caught.value.kind == "no_frames"
+
+
 ONE, SEVERAL = "FeatureExtraction", "FaceLandmarkVidMulti"
 ENDINGS = [
     (ONE, "noface", None, None, 1),  # a CSV with all rows success 0
@@ -174,7 +222,8 @@ ENDINGS = [
     (ONE, "nolandmarks", "models_missing", "landmark", 1),
     (SEVERAL, "nomodels", "models_missing", "Action Unit", 1),
     (ONE, "onemodel", "missing_au_column", "AU12_r", 1),
-    (ONE, "noout", "crash", "SIGABRT", 2),
+    (ONE, "noout", "crash", "SIGABRT: Could not create output directory", 2),
+    (ONE, "nolibrary", "crash", "status 127: error while loading shared libraries: libopencv_core.so.4.1", 2),
     (ONE, "hang", "timeout", "stopped after 1 s", 2),
     (ONE, "killed", "crash", "SIGKILL", 2),
     (ONE, "unfinished", "partial_csv", "negative", 2),
@@ -231,6 +280,17 @@ def test_programs_are_found_or_refused(tmp_path, monkeypatch):
     assert find_program(tmp_path) == tmp_path / "build" / "bin" / ONE
     monkeypatch.chdir(tmp_path)
     assert find_program("build/bin", several=True).is_absolute()
+    assert find_program("build/bin/" + SEVERAL) == tmp_path / "build" / "bin" / ONE  # either program names the folder
+    with pytest.raises(InputError, match="is neither FeatureExtraction nor"):
+        find_program(__file__)
+    links = tmp_path / "links"  # models lie beside the program, not beside the link
+    links.mkdir()
+    (links / ONE).symlink_to(tmp_path / "build" / "bin" / ONE)
+    assert find_program(links) == find_program(links / ONE) == tmp_path / "build" / "bin" / ONE
+    (tmp_path / "wrapper.sh").write_text("#!/bin/sh\n")
+    (tmp_path / "wrapper.sh").chmod(0o755)
+    (links / SEVERAL).symlink_to(tmp_path / "wrapper.sh")  # one wrapper knows by its name which program is meant
+    assert find_program(links, several=True) == links / SEVERAL
     (tmp_path / "build" / "bin" / ONE).chmod(0o644)
     if os.getuid():
         with pytest.raises(InputError, match="not executable"):
@@ -239,3 +299,27 @@ def test_programs_are_found_or_refused(tmp_path, monkeypatch):
     (tmp_path / "a.mp4").touch()
     with pytest.raises(InputError, match="cannot be started"):
         extract(tmp_path / "a.mp4", tmp_path / "a.csv", tmp_path / "build" / "bin" / SEVERAL, tmp_path / "scratch")
+
+
+def test_docker_wrapper(tmp_path, monkeypatch):
+    """It serves both programs; `docker` is a stand-in that starts them with what stands after the image's name."""
+    programs, links, clip = install(tmp_path / "programs"), tmp_path / "links", tmp_path / "a, b é" / "a.mp4"
+    for folder in (links, clip.parent, tmp_path / "bin"):
+        folder.mkdir()
+    clip.touch()
+    docker = tmp_path / "bin" / "docker"
+    docker.write_text(f"""#!/bin/bash
+printf '%s\\n' "$@" > {tmp_path}/said
+while [ "$1" != test/image ]; do shift; done
+exec {programs}/"${{@:2}}"
+""")
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{docker.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("OPENFACE_IMAGE", "test/image")
+    for name, people in ((ONE, 1), (SEVERAL, 2)):
+        (links / name).symlink_to(ROOT / "shell" / "openface_docker.sh")
+        program = find_program(links, several=people > 1)
+        faces = extract(clip, tmp_path / f"{name}.csv", program, tmp_path / "scratch")
+        assert len(faces.frame) == FRAMES * people
+        said = (tmp_path / "said").read_text().split("\n")
+        assert f'type=bind,"source={clip.parent}","target={clip.parent}",readonly' in said and "none" in said

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,14 +11,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
-from data_prep.fer.au_table import INTENSITIES, PRESENCES, Faces, OpenFaceError, read_faces
-from data_prep.fer.facs import active_aus, common_aus, load_facs
-from data_prep.fer.peaks import SIDE, find_peak, find_peaks, peak_image, summed_aus, write_image
-from swift_plugins.files import InputError
+from data_prep.fer.au_table import AU_COLUMNS, INTENSITIES, PRESENCES, AuColumns, Faces, OpenFaceError, read_faces
+from data_prep.fer.facs import active_aus, common_aus, deciding_columns, load_facs
+from data_prep.fer.peaks import SIDE, find_peak, find_peaks, peak_image, read_choice, summed_aus, write_image
+from data_prep.fer.pictures import plot_clip
+from swift_plugins.files import InputError, read_config
 
 FACS = load_facs()
+LIBREFACE, PYFEAT = (read_config(AU_COLUMNS, AuColumns).tools[name] for name in ("libreface", "py-feat"))
 NO_BLINK = summed_aus("no_blink", FACS)
 
 
@@ -94,8 +99,11 @@ def test_summed_aus():
     assert summed_aus("joy", FACS) == summed_aus("happy", FACS) == ("AU06", "AU12", "AU14")
     assert summed_aus("worried", FACS) == ("AU20",)  # AU28 has no intensity
     assert summed_aus("neutral", FACS) == NO_BLINK
-    with pytest.raises(InputError, match="no AU set for the label 'bliss'"):
-        summed_aus("bliss", FACS)
+    assert summed_aus(read_choice(["AU12,AU28", "AU06"]), FACS) == ("AU06", "AU12")
+    for choice, said in (("bliss", "no AU set for the label 'bliss'"), (("AU99",), "--aus: AU99 is none of AU01"),
+                         (("AU28",), "no AU of AU28 has an intensity")):  # fmt: skip
+        with pytest.raises(InputError, match=said):
+            summed_aus(choice, FACS)
 
 
 def test_expected_peaks(shared, project):
@@ -114,7 +122,7 @@ def test_expected_peaks(shared, project):
         else:
             with pytest.raises(OpenFaceError):
                 find_peak(faces, aus)
-    done = project("-m", "data_prep.peak_frame", folder / "fe22_full_842f.csv", "--with-blink")
+    done = project("-m", "data_prep.peak_frame", folder / "fe22_full_842f.csv", "--aus", "all")
     assert json.loads(done.stdout) == {"peak_frame": 290, "face_id": 0, "score": 7.93}
     done = project("-m", "data_prep.peak_frame", folder / "fe22_no_face.csv")
     assert done.returncode == 0 and json.loads(done.stdout)["peak_frame"] is None
@@ -156,9 +164,16 @@ def test_drawn_apex_is_recovered(world):
 def test_active_aus():
     faces = faces_of([(1, 0, {"AU06": 0.8, "AU12": 0.79, "AU45": 3, "AU28": 1})])
     assert active_aus(faces, 0, FACS) == ("AU06", "AU28")
-    assert active_aus(faces, 0, FACS, blink=True) == ("AU06", "AU28", "AU45")
+    assert active_aus(faces, 0, FACS, PRESENCES) == ("AU06", "AU28", "AU45")
     with pytest.raises(OpenFaceError, match="AU28_c"):  # a model that was not loaded, not an AU that is absent
         active_aus(faces_of([(1, 0, {})], missing=("AU28_c",)), 0, FACS)
+    libreface, pyfeat = (replace(faces, missing=frozenset(missing), tool=tool) for missing, tool in (
+        ({f"AU{n:02}_r" for n in (7, 10, 14, 23, 45)} | {f"AU{n:02}_c" for n in (5, 9, 20, 25, 26, 28, 45)}, LIBREFACE),
+        ({f"{au}_c" for au in PRESENCES} | {"AU45_r"}, PYFEAT),
+    ))  # fmt: skip
+    assert active_aus(libreface, 0, FACS) == () and active_aus(pyfeat, 0, FACS) == ("AU06", "AU12")  # own thresholds
+    assert deciding_columns(libreface, FACS)["AU07"] == "c" and "AU28" not in deciding_columns(libreface, FACS)
+    assert find_peak(pyfeat, INTENSITIES).score == 1.59  # without AU45, which it does not know
     intensities_only = faces_of([(1, 0, {"AU12": 2})], missing=tuple(f"{au}_c" for au in PRESENCES))
     assert active_aus(intensities_only, 0, FACS) == ("AU12",)
 
@@ -209,6 +224,9 @@ def test_peak_image_of_a_person(clip):
     assert 0.4 < len(rows) / SIDE < 0.8 and abs(columns.mean() - SIDE / 2) < 20
     assert rows.mean() > SIDE / 2  # the head reaches above the landmarks
     assert peak_image(clip, 2, np.array([180.0, 0, 220, 40])).size == (SIDE, SIDE)  # a face at the border
+    with pytest.raises(OpenFaceError, match="outside the upright picture of 200x100") as caught:
+        peak_image(clip, 2, np.array([40.0, 150, 60, 170]))  # of the clip on its side: a crop would be black
+    assert caught.value.kind == "other_clip"
 
 
 def test_command_writes_the_picture_and_the_plot(clip, world, project, tmp_path):
@@ -224,6 +242,27 @@ def test_command_writes_the_picture_and_the_plot(clip, world, project, tmp_path)
         assert np.array_equal(np.asarray(image), np.asarray(expected))
     with Image.open(tmp_path / "plot.png") as plot:
         assert plot.width > 1000 and plot.height > 600
+
+
+def test_a_plot_shows_the_blink_where_it_is_summed(tmp_path, monkeypatch):
+    """Everywhere in a plot or nowhere: rows, bars and what is called present."""
+    said = []
+    for kind, name in ((Axes, "set_yticks"), (Figure, "supxlabel")):
+        monkeypatch.setattr(kind, name, wrapped(getattr(kind, name), said))
+    faces = faces_of([(1, 0, {"AU12": 2, "AU45": 4}), (2, 0, {})])
+    for choice in ("no_blink", "all"):
+        said.clear()
+        aus = summed_aus(choice, FACS)
+        plot_clip(tmp_path / "plot.png", faces, find_peak(faces, aus), aus, FACS, title="a")
+        assert ["AU45" in text for text in said] == [choice == "all"] * 2
+
+
+def wrapped(method, said: list[str]):
+    def record(self, *args, **options):
+        said.append(str(args))
+        return method(self, *args, **options)
+
+    return record
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ common_aus(["AU04", "AU12"], "joy", facs)   # ("AU12",): equation 3
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -17,6 +17,7 @@ from data_prep.fer.au_table import BLINK, INTENSITIES, PRESENCES, Faces
 from swift_plugins.files import CONFIGS, Config, InputError, read_config
 
 FACS = CONFIGS / "facs.yaml"
+EXPRESSIVE = tuple(au for au in PRESENCES if au != BLINK)  # AU45 shows no expression
 
 
 class Presence(Config):
@@ -84,25 +85,35 @@ def common_aus(peak_aus: Iterable[str], label: str, facs: Facs) -> tuple[str, ..
     return tuple(sorted(au for au in set(peak_aus) if members is None or au in members))
 
 
-def active_aus(faces: Faces, row: int, facs: Facs, blink: bool = False) -> tuple[str, ...]:
-    """The AUs present in one row, ordered by number: by intensity or presence as the FACS table says.
+def deciding_columns(faces: Faces, facs: Facs, among: Collection[str] = EXPRESSIVE) -> dict[str, str]:
+    """For each AU of `among` the column that tells whether it is present: "r" (intensity) or "c", ordered by number.
 
-    AU28 has no intensity, so its presence counts either way. AU45 is left out unless `blink`: it shows no expression.
-    Raises `OpenFaceError` ("missing_au_column") where a column that decides is not in the file.
+    It is the one that the FACS table says, or the only one that the tool has: AU28 has no intensity, whoever writes
+    it. An AU for which the tool has neither is left out. Raises `OpenFaceError` ("missing_au_column") where OpenFace
+    should have written a column that decides.
     """
-    wanted = [au for au in PRESENCES if au in facs.aus and (blink or au != BLINK)]
-    decides = {au: facs.presence.column if au in INTENSITIES else "c" for au in wanted}
-    if not faces.missing.issuperset(f"{au}_c" for au in PRESENCES):
-        faces.require([f"{au}_{column}" for au, column in decides.items()])
-    else:  # a tool that writes intensities alone: AU28 stays unknown, the rest must be there
-        faces.require([f"{au}_{column}" for au, column in decides.items() if au in INTENSITIES])
+    decides = {}
+    for au in (au for au in PRESENCES if au in among and au in facs.aus):
+        kinds = [kind for kind in (facs.presence.column, "c", "r") if kind == "c" or au in INTENSITIES]
+        if known := [kind for kind in kinds if f"{au}_{kind}" not in faces.unknown]:
+            decides[au] = known[0]
+    faces.require([f"{au}_{kind}" for au, kind in decides.items()])
+    return decides
 
-    def present(au: str) -> bool:
-        if decides[au] == "r":
-            return bool(faces.intensity[row, INTENSITIES.index(au)] >= facs.presence.threshold)
+
+def active_aus(faces: Faces, row: int, facs: Facs, among: Collection[str] = EXPRESSIVE) -> tuple[str, ...]:
+    """The AUs of `among` present in one row, ordered by number: see `deciding_columns`.
+
+    An intensity counts from the threshold on: the tool's own (configs/au_columns.yaml), else the FACS table's.
+    """
+    threshold = facs.presence.threshold if faces.tool.threshold is None else faces.tool.threshold
+
+    def present(au: str, kind: str) -> bool:
+        if kind == "r":
+            return bool(faces.intensity[row, INTENSITIES.index(au)] >= threshold)
         return bool(faces.presence[row, PRESENCES.index(au)] == 1)
 
-    return tuple(au for au in wanted if present(au))
+    return tuple(au for au, kind in deciding_columns(faces, facs, among).items() if present(au, kind))
 
 
 def load_facs(path: str | os.PathLike = FACS) -> Facs:

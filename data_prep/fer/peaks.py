@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from data_prep.fer.au_table import BLINK, INTENSITIES, Faces, OpenFaceError
+from data_prep.fer.au_table import BLINK, INTENSITIES, PRESENCES, Faces, OpenFaceError
 from data_prep.fer.facs import Facs
 from swift_plugins.files import InputError, atomic_open
-from swift_plugins.frames import read_frames
+from swift_plugins.frames import count_frames, read_frames
 
 SIDE = 448  # pixels: one tile of InternVL2, so that a peak image costs the same few tokens whatever the clip's size
 # OpenFace writes two decimals and other tools up to six: sums of millionths are exact, and so are ties.
@@ -35,30 +35,50 @@ class Peak:
     judged: int
 
 
-def summed_aus(choice: str, facs: Facs) -> tuple[str, ...]:
-    """The AUs that equation 1 sums: `all` 17, `no_blink` (all but AU45), or those of an emotion with an intensity.
+def read_choice(words: Sequence[str]) -> str | tuple[str, ...]:
+    """What `--aus` says: `no_blink`, `all` or a label, or a list of AUs (`AU01 AU06` or `AU01,AU06`)."""
+    parts = tuple(part for word in words for part in word.split(",") if part)
+    return parts[0] if len(parts) == 1 and parts[0] not in PRESENCES else parts
 
-    A label without a set (neutral) sums as `no_blink`. Raises `InputError` for an unknown label, and for an emotion
-    none of whose AUs has an intensity.
+
+def named_aus(choice: str | Sequence[str]) -> tuple[str, ...] | None:
+    """The AUs that the user names one by one, ordered by number; None for `no_blink`, `all` or a label.
+
+    Raises `InputError` for a name that is no AU.
+    """
+    if isinstance(choice, str):
+        return None
+    if unknown := [au for au in choice if au not in PRESENCES]:
+        raise InputError(f"--aus: {unknown[0]} is none of {', '.join(PRESENCES)}")
+    return tuple(au for au in PRESENCES if au in choice)
+
+
+def summed_aus(choice: str | Sequence[str], facs: Facs) -> tuple[str, ...]:
+    """The AUs that equation 1 sums: `all` 17, `no_blink` (all but AU45), those of an emotion, or those of a list.
+
+    A label without a set (neutral) sums as `no_blink`, AU28 has no intensity to sum. Raises `InputError` for an
+    unknown label or AU, and where none has an intensity.
     """
     if choice == "all":
         return INTENSITIES
-    members = None if choice == "no_blink" else facs.au_set(choice)
+    members = named_aus(choice) or (None if choice == "no_blink" else facs.au_set(choice))
     if members is None:
         return tuple(au for au in INTENSITIES if au != BLINK)
     chosen = tuple(au for au in INTENSITIES if au in members)
     if not chosen:
-        raise InputError(f"no AU of {choice} has an intensity to sum")
+        raise InputError(f"no AU of {choice if isinstance(choice, str) else ' '.join(choice)} has an intensity to sum")
     return chosen
 
 
 def frame_scores(faces: Faces, aus: Collection[str]) -> np.ndarray:
     """Equation 1 for every row: the sum of the intensities of `aus`, int64 [n] in millionths.
 
-    Raises `OpenFaceError` when the file lacks one of the columns: a sum without it would be another sum.
+    AUs that the file's tool does not know are left out. Raises `OpenFaceError` when OpenFace should have written one
+    of the columns, for a sum without it would be another sum, and when the tool knows none.
     """
-    faces.require([f"{au}_r" for au in aus])
-    chosen = [INTENSITIES.index(au) for au in aus]
+    known = [au for au in aus if f"{au}_r" not in faces.unknown]
+    faces.require([f"{au}_r" for au in known or aus])
+    chosen = [INTENSITIES.index(au) for au in known]
     return np.rint(faces.intensity[:, chosen] * MILLIONTHS).astype(np.int64).sum(1)
 
 
@@ -110,13 +130,32 @@ def _held(scores: np.ndarray, faces: Faces, hold: int) -> np.ndarray:
     return held
 
 
+def check_length(faces: Faces, video: str | os.PathLike, several: bool = False) -> None:
+    """Raise `OpenFaceError` ("other_clip") where the CSV's frames cannot be those of the clip.
+
+    A frame beyond the clip's end is never right. FeatureExtraction writes a row for every frame, so its rows are as
+    many as the clip's frames; `several` says that FaceLandmarkVidMulti wrote the file, which has no row for a frame
+    without a face. 3 frames, or 2 % of a long clip, may differ: decoders drop frames that are cut off at the end.
+    A sequence of images made from the clip (timestamps all 0) counts alike, or its indices would be of other frames.
+    Raises `InputError` where the clip's frames cannot be counted.
+    """
+    frames = count_frames(video)
+    tolerance = max(3, frames // 50)
+    if faces.last >= frames + tolerance:
+        raise OpenFaceError("other_clip", f"the CSV goes to frame {faces.last + 1}, the clip has {frames}")
+    if faces.every_frame and not several and faces.rows < frames - tolerance:
+        reason = f"the CSV has {faces.rows} rows, the clip {frames} frames (--people several: by FaceLandmarkVidMulti)"
+        raise OpenFaceError("other_clip", reason)
+
+
 def peak_image(video: str | os.PathLike, index: int, box: np.ndarray | None = None) -> Image.Image:
     """Frame number `index` (from 0, over the decoded frames) as an RGB image of 448x448 pixels.
 
     The whole frame is scaled to the square as InternVL2 does with a single tile; `box` (left, top, right, bottom of
-    the landmarks, pixels) gives a square around one person's head instead. Frames are counted, never addressed by
-    time, so a variable frame rate changes nothing. `info["dpi"]` keeps the true proportions: it says how much the
-    scaling squeezed each side. Raises `InputError` where the clip has no such frame.
+    the landmarks, pixels of the upright picture) gives a square around one person's head instead. Frames are counted,
+    never addressed by time, so a variable frame rate changes nothing. `info["dpi"]` keeps the true proportions: it
+    says how much the scaling squeezed each side. Raises `InputError` where the clip has no such frame, and
+    `OpenFaceError` ("other_clip") for a box outside the picture.
     """
     image = read_frames(video, [index])[0]
     if box is not None:
@@ -124,6 +163,9 @@ def peak_image(video: str | os.PathLike, index: int, box: np.ndarray | None = No
         # Landmarks end at the eyebrows: the head needs about half a face more, most of it above.
         half = 0.8 * max(right - left, bottom - top)
         x, y = (left + right) / 2, (top + bottom) / 2 - 0.1 * (bottom - top)
+        if not (0 <= x <= image.width and 0 <= (top + bottom) / 2 <= image.height):
+            reason = f"the landmarks lie outside the upright picture of {image.width}x{image.height} pixels"
+            raise OpenFaceError("other_clip", f"{reason}: of another clip, or of this one lying on its side")
         image = image.crop(tuple(round(value) for value in (x - half, y - half, x + half, y + half)))
     squeeze = SIDE / image.width, SIDE / image.height
     image = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)

@@ -14,11 +14,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from PIL import Image, ImageDraw, ImageFont
 
-from data_prep.fer.au_table import INTENSITIES, Faces
-from data_prep.fer.facs import Facs, active_aus
+from data_prep.fer.au_table import BLINK, INTENSITIES, Faces
+from data_prep.fer.facs import EXPRESSIVE, Facs, active_aus
 from data_prep.fer.peaks import MILLIONTHS, Peak, frame_scores
 from swift_plugins.files import atomic_open
 
@@ -40,10 +42,12 @@ def plot_clip(
 ) -> None:
     """Draw one clip: each person's score and the AUs of the peak's person over time, the peak frame and its AU bars.
 
-    `aus` are those that the score sums. `image` is the peak frame as `data_prep.peak_frame.peak_image` makes it.
-    AUs of the label's emotion are in colour; the dashed line is the presence threshold.
+    `aus` are those that the score sums; AU45 (blink) is shown where it is one of them. `image` is the peak frame as
+    `peak_image` makes it. AUs of the label's emotion are in colour; the dashed line is the presence threshold.
     """
+    shown = [au for au in INTENSITIES if au != BLINK or BLINK in aus]
     members = set((facs.au_set(label) if label else None) or ())
+    colours = [ACCENT if au in members else PLAIN for au in shown]
     figure = Figure(figsize=(13, 7.2), layout="constrained")
     grid = figure.add_gridspec(2, 2, width_ratios=[2.6, 1], height_ratios=[1, 1.55])
     over_time = figure.add_subplot(grid[0, 0])
@@ -51,22 +55,43 @@ def plot_clip(
     picture = figure.add_subplot(grid[0, 1])
     bars = figure.add_subplot(grid[1, 1], sharey=heat)
 
+    _plot_scores(over_time, faces, peak, aus)
+    names = [f"{facs.aus[au].name if au in facs.aus else ''}  {au}" for au in shown]
+    colour_scale = _plot_intensities(heat, faces, peak, shown)
+    heat.set_yticks(range(len(shown)), names)
+    for tick, colour in zip(heat.get_yticklabels(), colours, strict=True):
+        if colour == ACCENT:
+            tick.set(color=ACCENT, fontweight="bold")
+    figure.colorbar(colour_scale, ax=heat, label="intensity", pad=0.01, fraction=0.03)
+    _plot_bars(bars, faces, peak, shown, colours)
+    if facs.presence.column == "r":
+        threshold = facs.presence.threshold if faces.tool.threshold is None else faces.tool.threshold
+        bars.axvline(threshold, color=MARK, linewidth=1, linestyle=(0, (2, 2)))
+
+    picture.set_axis_off()
+    if image is not None:
+        picture.imshow(_true_proportions(image))
+    active = ", ".join(active_aus(faces, peak.row, facs, {*EXPRESSIVE, *aus})) or "none"
+    heading = title if label is None else f"{title}   {label}"
+    figure.suptitle(heading, x=0.01, ha="left", fontweight="bold", fontsize=13)
+    said = textwrap.fill(f"caption: {caption}" if caption else f"present at the peak: {active}", 150)
+    figure.supxlabel(said, x=0.01, ha="left", fontsize=10)
+    with atomic_open(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=110)
+
+
+def _plot_scores(axis: Axes, faces: Faces, peak: Peak, aus: Sequence[str]) -> None:
+    """The score of equation 1 over time, a line for each person, and the peak."""
     scores = frame_scores(faces, aus) / MILLIONTHS
     people = np.unique(faces.face_id)
     for face in people:
         frames, line = _unbroken(faces.frame[faces.face_id == face], scores[faces.face_id == face])
         ours = face == peak.face_id
-        over_time.plot(
-            frames,
-            line,
-            color=ACCENT if ours else PLAIN,
-            linewidth=1.6 if ours else 1,
-            label=f"face {face}",
-            zorder=3 if ours else 2,
-        )
-    over_time.plot([peak.frame], [peak.score], "o", color=MARK, markersize=7, zorder=4)
+        style = {"color": ACCENT, "linewidth": 1.6, "zorder": 3} if ours else {"color": PLAIN, "linewidth": 1}
+        axis.plot(frames, line, label=f"face {face}", **style)
+    axis.plot([peak.frame], [peak.score], "o", color=MARK, markersize=7, zorder=4)
     near_end = peak.frame > (faces.frame.min() + faces.frame.max()) / 2
-    over_time.annotate(
+    axis.annotate(
         f"peak: frame {peak.frame}, score {peak.score:g}",
         (peak.frame, peak.score),
         xytext=(-9 if near_end else 9, 7),
@@ -74,60 +99,46 @@ def plot_clip(
         ha="right" if near_end else "left",
         fontweight="bold",
     )
-    over_time.set_ylabel(f"sum of {len(aus)} AU intensities")
-    over_time.set_ylim(0, max(peak.score, scores.max()) * 1.2 + 0.05)
-    over_time.tick_params(labelbottom=False)
-    over_time.spines[["top", "right"]].set_visible(False)
+    axis.axvline(peak.frame, color=MARK, linewidth=1, linestyle=(0, (4, 3)), zorder=1.5)
+    axis.set_ylabel(f"sum of {len(aus)} AU intensities")
+    axis.set_ylim(0, max(peak.score, scores.max()) * 1.2 + 0.05)
+    axis.tick_params(labelbottom=False)
+    axis.spines[["top", "right"]].set_visible(False)
     if len(people) > 1:
-        over_time.legend(loc="upper center", ncols=len(people), frameon=False, bbox_to_anchor=(0.5, 1.14))
+        axis.legend(loc="upper center", ncols=len(people), frameon=False, bbox_to_anchor=(0.5, 1.14))
 
+
+def _plot_intensities(axis: Axes, faces: Faces, peak: Peak, shown: Sequence[str]) -> AxesImage:
+    """The intensities of the peak's person: a row for each AU, a column for each frame, grey without a face."""
     ours = faces.face_id == peak.face_id
     first, last = int(faces.frame.min()), int(faces.frame.max())
-    table = np.full((len(INTENSITIES), last - first + 1), np.nan)
-    table[:, faces.frame[ours] - first] = faces.intensity[ours].T
-    shown = heat.imshow(
+    table = np.full((len(shown), last - first + 1), np.nan)
+    table[:, faces.frame[ours] - first] = faces.intensity[ours][:, [INTENSITIES.index(au) for au in shown]].T
+    axis.set_facecolor("#dddddd")
+    axis.axvline(peak.frame, color=MARK, linewidth=1, linestyle=(0, (4, 3)), zorder=1.5)
+    axis.set_xlabel(f"frame, as numbered in the CSV; AUs of face {peak.face_id}, grey: no face to trust")
+    return axis.imshow(
         np.ma.masked_invalid(table),
         aspect="auto",
         interpolation="nearest",
         cmap="OrRd",
         vmin=0,
-        vmax=5,
-        extent=(first - 0.5, last + 0.5, len(INTENSITIES) - 0.5, -0.5),
+        vmax=faces.tool.maximum,
+        extent=(first - 0.5, last + 0.5, len(shown) - 0.5, -0.5),
     )
-    heat.set_facecolor("#dddddd")
-    for axis in (over_time, heat):
-        axis.axvline(peak.frame, color=MARK, linewidth=1, linestyle=(0, (4, 3)), zorder=1.5)
-    heat.set_xlabel(f"frame, as numbered in the CSV; AUs of face {peak.face_id}, grey: no face to trust")
-    heat.set_yticks(
-        range(len(INTENSITIES)), [f"{facs.aus[au].name if au in facs.aus else ''}  {au}" for au in INTENSITIES]
-    )
-    for tick, au in zip(heat.get_yticklabels(), INTENSITIES, strict=True):
-        if au in members:
-            tick.set(color=ACCENT, fontweight="bold")
-    figure.colorbar(shown, ax=heat, label="intensity", pad=0.01, fraction=0.03)
 
-    strength = np.nan_to_num(faces.intensity[peak.row])
-    bars.barh(range(len(INTENSITIES)), strength, color=[ACCENT if au in members else PLAIN for au in INTENSITIES])
+
+def _plot_bars(axis: Axes, faces: Faces, peak: Peak, shown: Sequence[str], colours: Sequence[str]) -> None:
+    """The intensities at the peak."""
+    strength = np.nan_to_num(faces.intensity[peak.row][[INTENSITIES.index(au) for au in shown]])
+    axis.barh(range(len(shown)), strength, color=colours)
     for place, value in enumerate(strength):
         if value > 0:
-            bars.text(value + 0.06, place, f"{value:.2f}", va="center", fontsize=8)
-    if facs.presence.column == "r":
-        bars.axvline(facs.presence.threshold, color=MARK, linewidth=1, linestyle=(0, (2, 2)))
-    bars.set_xlim(0, 5)
-    bars.tick_params(labelleft=False)
-    bars.set_xlabel("intensity at the peak")
-    bars.spines[["top", "right"]].set_visible(False)
-
-    picture.set_axis_off()
-    if image is not None:
-        picture.imshow(_true_proportions(image))
-    active = ", ".join(active_aus(faces, peak.row, facs)) or "none"
-    heading = title if label is None else f"{title}   {label}"
-    figure.suptitle(heading, x=0.01, ha="left", fontweight="bold", fontsize=13)
-    said = textwrap.fill(f"caption: {caption}" if caption else f"present at the peak: {active}", 150)
-    figure.supxlabel(said, x=0.01, ha="left", fontsize=10)
-    with atomic_open(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=110)
+            axis.text(value + faces.tool.maximum / 80, place, f"{value:.2f}", va="center", fontsize=8)
+    axis.set_xlim(0, faces.tool.maximum)
+    axis.tick_params(labelleft=False)
+    axis.set_xlabel("intensity at the peak")
+    axis.spines[["top", "right"]].set_visible(False)
 
 
 def contact_sheets(folder: Path, records: Iterable[dict], root: Path, seed: int = 0) -> Iterator[Path]:

@@ -18,8 +18,37 @@ from data_prep.readers.sample import Fault, Sample
 from swift_plugins.files import InputError
 
 POLICIES = ("drop", "text-only", "error")
+SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".m4v", ".webm", ".mpg", ".flv", ".wmv")
 # The longest annotated clip of MOSEI lasts 110 s; MELD's clips of minutes are cut at the wrong place.
 MAX_SECONDS = 120
+
+
+class ClipFinder:
+    """Finds the clips of a dataset's folder that were converted since: readers name the file as it was published.
+
+    `ClipFinder(root).find("Raw/a/1.mp4")` is that path where the file is there, else `Raw/a/1.mkv`, `.avi`, `.MP4` …,
+    the first of `SUFFIXES` with the same stem in the same folder, else the path as given. Folders are listed once.
+    """
+
+    def __init__(self, root: str | os.PathLike):
+        self.root = Path(root)
+        self._names: dict[Path, dict[str, str]] = {}
+
+    def find(self, video: str) -> str:
+        path = self.root / video
+        if path.is_file():
+            return video
+        if path.parent not in self._names:
+            self._names[path.parent] = self._by_stem(path.parent)
+        name = self._names[path.parent].get(path.stem)
+        return os.fspath(Path(video).with_name(name)) if name else video
+
+    @staticmethod
+    def _by_stem(folder: Path) -> dict[str, str]:
+        """The best suffix's file name for each stem."""
+        clips = [path for path in sorted(folder.glob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
+        clips.sort(key=lambda path: SUFFIXES.index(path.suffix.lower()), reverse=True)
+        return {path.stem: path.name for path in clips}
 
 
 def probe(path: str | os.PathLike) -> str | None:
@@ -54,7 +83,8 @@ def resolve(
 
     `root` is the folder that `Sample.video` is relative to. `drop` leaves such a sample out, `text-only` keeps it
     with `video` None, `error` raises `InputError` for the first one; each is appended to `faults`. A sample that
-    its reader gave no clip counts as well. Without `probe` only the existence of the file is looked at.
+    its reader gave no clip counts as well. Without `probe` only the existence of the file is looked at. A clip that is
+    there with another suffix is found, and the sample names it.
     """
     if policy not in POLICIES:
         raise InputError(f"the policy for missing media is one of {', '.join(POLICIES)}, not {policy!r}")
@@ -62,7 +92,8 @@ def resolve(
     if policy != "text-only" and not root.is_dir():
         raise InputError("no such folder", root)
 
-    samples = iter(samples)
+    finder = ClipFinder(root)
+    samples = (replace(s, video=finder.find(s.video)) if s.video else s for s in samples)
     with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:  # FFmpeg decodes outside the interpreter lock
         while batch := list(islice(samples, 256)):
             for sample, why in zip(batch, pool.map(lambda sample: _reason(sample, root, probe), batch), strict=True):
