@@ -20,7 +20,7 @@ from data_prep.doctor import leakage
 from data_prep.eri import review as eri_review
 from data_prep.readers import READERS, SPLITS, media, tasks_of
 from data_prep.readers.sample import Fault, Sample
-from swift_plugins.files import InputError, read_json, read_rows, run_cli, write_json, write_rows
+from swift_plugins.files import InputError, is_text, read_json, read_rows, run_cli, write_json, write_rows
 from swift_plugins.options import option, parse
 from swift_plugins.tasks import TASKS, LeftOut, split_channel
 
@@ -37,6 +37,12 @@ class Options:
         "error",
         choices=media.POLICIES,
         help="a clip that is absent or broken: leave it out, keep its text, or stop (default)",
+    )
+    known_bad: str | None = option(
+        None,
+        choices=("keep", "text-only", "drop", "error"),
+        help="MELD's clips that are known to be bad: use them all the same (the official protocol), keep their words,"
+        " leave them out, or stop (default: as --missing-media)",
     )
     no_probe: bool = option(False, help="only look whether a clip exists, do not decode it")
     jobs: int = option(os.cpu_count() or 1, metavar="N", help="threads that probe clips")
@@ -71,9 +77,12 @@ class Options:
         return tuple(filter(None, self.exclude_leaks.split(",")))
 
     def of_reader(self, dataset: str) -> dict[str, str]:
-        """The options of one dataset's reader: `mosei_ties` is `ties` of mosei's."""
-        names = {name.removeprefix(f"{dataset}_"): name for name in ("mosei_ties", "mosei_all_zero")}
-        return {short: getattr(self, name) for short, name in names.items() if short != name}
+        """The options of one dataset's reader."""
+        options = {
+            "meld": {"known_bad": self.known_bad or self.missing_media},
+            "mosei": {"ties": self.mosei_ties, "all_zero": self.mosei_all_zero},
+        }
+        return options.get(dataset, {})
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,8 @@ class Records:
                     raise InputError("has no text under id", path, number)
                 if text not in record or not isinstance(record[text], str | None):
                     raise InputError(f"has no text under {text}", path, number)
+                if not is_text(record[text] or ""):
+                    raise InputError(f"{text} holds half of a surrogate pair, which is no character", path, number)
                 if not isinstance(record.get("image"), str | None):
                     raise InputError("image is not the path of a picture", path, number)
                 if record["id"] in by_id:
@@ -129,7 +140,11 @@ class Builder:
         Raises `InputError` for whatever the reader refuses, for a clip that the policy does not allow to be missing,
         and for a test split that would lose clips.
         """
-        samples = list(READERS[dataset].read(root, self.split, self.faults, **self.options.of_reader(dataset)))
+        reader = READERS[dataset]
+        samples = list(reader.read(root, self.split, self.faults, **self.options.of_reader(dataset)))
+        known_bad = set(reader.known_bad_clips(self.split)) if hasattr(reader, "known_bad_clips") else set()
+        found = {fault.where for fault in self.faults if fault.kind == "known_bad_clip"}
+        dropped = len(found - {sample.id for sample in samples})
         read = len(samples)
         samples = self._without_leaks(samples)
         if dataset == "ecf" and self.options.ecf_emotions:
@@ -137,16 +152,16 @@ class Builder:
         tasks = tasks_of(dataset) + (("mer",) if dataset == "ecf" and self.options.ecf_mer else ())
         for task in tasks:
             self.files.setdefault(f"{dataset}.{task}", [])
-        files = self._media(dataset, root, samples)
+        files = self._media(dataset, root, samples, known_bad)
         for sample in samples:
             if sample.id in files:
                 for task in tasks:
                     self._add_rows(sample, task, files[sample.id])
         self.clips[dataset] = {"read": read, "excluded_leaks": read - len(samples), "kept": len(files)}
-        lost = len(samples) - len(files)
+        lost = len(samples) - len(files) + dropped
         if lost and self.split == "test" and not self.options.allow_loss:
             raise InputError(
-                f"{lost} of {len(samples)} test clips would be dropped, and scores on the rest do not compare: "
+                f"{lost} of {read + dropped} test clips would be dropped, and scores on the rest do not compare: "
                 "use --missing-media text-only, or --allow-loss to drop them",
                 root,
             )
@@ -167,25 +182,30 @@ class Builder:
             self.faults.append(Fault("leak_excluded", conversation, f"stands in {splits} as well; left out"))
         return kept
 
-    def _media(self, dataset: str, root: Path, samples: list[Sample]) -> dict[str, dict[str, list[str]]]:
+    def _media(
+        self, dataset: str, root: Path, samples: list[Sample], known_bad: set[str]
+    ) -> dict[str, dict[str, list[str]]]:
         """Sample id → `images` or `videos` of its rows, {} for text alone; samples that are dropped are not in it.
 
         Every MOSEI task uses the peak frame: a clip that has one needs no video, and is not lost for a broken one.
+        Known-bad clips are as the reader was told to give them: without a clip they are text, with one it is used.
         """
         framed = {}
         if getattr(READERS[dataset], "PEAK_FRAMES", False):
             framed = {s.id: image for s in samples if (image := self.records["fer"].image(s))}
         usable = media.resolve(
-            [s for s in samples if s.id not in framed],
+            [s for s in samples if s.id not in framed and not (s.id in known_bad and s.video is None)],
             root,
             self.options.missing_media,
             self.faults,
             probe=not self.options.no_probe,
             jobs=self.options.jobs,
+            any_length=known_bad,
         )
         files: dict[str, dict[str, list[str]]] = {
             clip: {"images": [self._relative(image)]} for clip, image in framed.items()
         }
+        files |= {sample.id: {} for sample in samples if sample.id in known_bad and sample.video is None}
         for sample in usable:
             files[sample.id] = {"videos": [self._relative(root / sample.video)]} if sample.video else {}
         return files
@@ -209,7 +229,7 @@ class Builder:
             except ValueError as error:
                 raise InputError(f"{sample.id}: {error}") from None
             row = {"id": sample.id, "channel": f"{channel}.{gold.part}" if gold.part else channel}
-            row |= {"query": self.wording.query(sample, key), "response": response, **files}
+            row |= {"query": self.wording.query(sample, key, gold.wording), "response": response, **files}
             if facts := task.facts(sample):
                 row["facts"] = facts
             self.files[channel].append(row)
@@ -247,6 +267,7 @@ class Builder:
         chosen = self.options
         return {
             "missing_media": chosen.missing_media,
+            "known_bad": chosen.known_bad or chosen.missing_media,
             "probe": not chosen.no_probe,
             "jobs": chosen.jobs,
             "neutral": chosen.neutral,

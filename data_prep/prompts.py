@@ -7,15 +7,61 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from string import Formatter
 
+from pydantic import model_validator
+
 from data_prep.readers.sample import Sample
-from swift_plugins.files import CONFIGS, InputError, read_yaml
+from swift_plugins.files import CONFIGS, Config, InputError, read_config
 from swift_plugins.tasks import TASKS
 
 DEFAULT = CONFIGS / "prompts.yaml"
 
 _COMMON = {"transcript", "speaker", "identifier", "labels"}
 _LINE = {"index", "emotion", "speaker", "text"}
-_FORMATS = ("line", "candidate", "target", "separator", "labels_separator")
+
+
+def _check_fields(template: str, allowed: set[str], where: str) -> None:
+    """ValueError for a template with broken braces or a field that does not exist."""
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    for _, field, spec, conversion in parts:
+        if field is not None and (field not in allowed or spec or conversion):
+            raise ValueError(f"{where}: no field {{{field}}} here; there are {', '.join(sorted(allowed))}")
+
+
+class Formats(Config):
+    """How the parts of an ECPE prompt are written and joined."""
+
+    line: str | None = None
+    candidate: str | None = None
+    target: str | None = None
+    separator: str | None = None
+    labels_separator: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Formats:
+        for name, template in self:
+            _check_fields(template or "", set() if "separator" in name else _LINE, name)
+        return self
+
+
+class PromptsFile(Config):
+    """A prompts file; what one of your own leaves out is taken from configs/prompts.yaml."""
+
+    system: str | None = None
+    tasks: dict[str, str] = {}
+    formats: Formats = Formats()
+
+    @model_validator(mode="after")
+    def _check(self) -> PromptsFile:
+        fields = {key: task.fields for name, task in TASKS.items() for key in (name, *task.wordings)}
+        for key, template in self.tasks.items():
+            name = key.rpartition(".")[2]
+            if name not in fields:
+                raise ValueError(f"tasks: {key} is not a task (one of {', '.join(fields)})")
+            _check_fields(template, _COMMON | fields[name], f"tasks.{key}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -26,9 +72,15 @@ class Prompts:
     tasks: dict[str, str]
     formats: dict[str, str]
 
-    def query(self, sample: Sample, task: str) -> str:
-        """The query of `sample` for `task`, byte for byte what the template says; no stripping, no cleaning."""
-        template = self.tasks.get(f"{sample.dataset}.{task}", self.tasks.get(task))
+    def query(self, sample: Sample, task: str, wording: str = "") -> str:
+        """The query of `sample` for `task`, byte for byte what the template says; no stripping, no cleaning.
+
+        `wording` names another template than the task's own (`msa_score`).
+        """
+        key = wording or task
+        template = self.tasks.get(f"{sample.dataset}.{key}", self.tasks.get(key))
+        if template is None:
+            raise InputError(f"no wording for {key}: word it under tasks in a prompts file (--prompts)", DEFAULT)
         fields = {
             "transcript": sample.text,
             "speaker": sample.speaker,
@@ -64,41 +116,14 @@ class Prompts:
 
 
 def load(path: Path | str | None = None) -> Prompts:
-    """Read a prompts file (the project's own by default); `InputError` names an unknown field, task or key."""
-    path = Path(path or DEFAULT)
-    wording = read_yaml(path)
-    if not isinstance(wording, dict) or not isinstance(wording.get("tasks"), dict):
-        raise InputError("needs the keys system, tasks and formats", path)
-    unknown = set(wording) - {"system", "tasks", "formats"}
-    if unknown:
-        raise InputError(f"unknown key {min(map(str, unknown))}", path)
-    if not isinstance(wording.get("system") or "", str):
-        raise InputError("system is not a text", path)
+    """The project's own wording, overridden by what a prompts file says; `InputError` names what is wrong in it.
 
-    tasks, formats = wording["tasks"], wording.get("formats") or {}
-    for task in TASKS:
-        if task not in tasks:
-            raise InputError(f"tasks has no template for {task}", path)
-    for key, template in tasks.items():
-        task = str(key).rpartition(".")[2]
-        if task not in TASKS:
-            raise InputError(f"tasks: {key} is not a task (one of {', '.join(TASKS)})", path)
-        _check(template, _COMMON | TASKS[task].fields, f"tasks.{key}", path)
-    for key in _FORMATS:
-        if key not in formats:
-            raise InputError(f"formats has no {key}", path)
-        _check(formats[key], set() if "separator" in key else _LINE, f"formats.{key}", path)
-    return Prompts(wording.get("system") or "", tasks, formats)
-
-
-def _check(template: object, allowed: set[str], where: str, path: Path) -> None:
-    """Refuse a template that is no text, has broken braces, or names a field that does not exist."""
-    if not isinstance(template, str):
-        raise InputError(f"{where} is not a text", path)
-    try:
-        parts = list(Formatter().parse(template))
-    except ValueError as error:
-        raise InputError(f"{where}: {error}", path) from None
-    for _, field, spec, conversion in parts:
-        if field is not None and (field not in allowed or spec or conversion):
-            raise InputError(f"{where}: no field {{{field}}} here; there are {', '.join(sorted(allowed))}", path)
+    A file that words a task for one dataset (`meld.mer`) or for all (`mer`) replaces the project's for the same.
+    """
+    files = [read_config(DEFAULT, PromptsFile)] + ([read_config(path, PromptsFile)] if path else [])
+    tasks: dict[str, str] = {}
+    formats: dict[str, str] = {}
+    for file in files:
+        tasks |= file.tasks
+        formats |= file.formats.model_dump(exclude_none=True)
+    return Prompts(next(file.system for file in reversed(files) if file.system is not None), tasks, formats)

@@ -78,6 +78,14 @@ def atomic_open(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
         raise
 
 
+def is_text(value: object) -> bool:
+    """Whether a value is a text that a UTF-8 file can hold: JSON can also hold halves of surrogate pairs."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
 def write_json(path: str | os.PathLike, value: object) -> None:
     """Write one indented JSON document, atomically."""
     with atomic_open(path) as file:

@@ -67,6 +67,47 @@ def test_one_dataset_has_paths_relative_to_its_own_folder(world, build):
     assert done.rows("meld.mer")[0]["videos"][0].startswith("train_splits/dia")
 
 
+@pytest.mark.parametrize(
+    ("options", "videos"),
+    [
+        (("--known-bad", "keep"), ["output_repeated_splits_test/dia38_utt4.mp4"]),  # the official protocol
+        (("--known-bad", "text-only"), None),
+        (("--missing-media", "text-only"), None),
+        (("--known-bad", "drop", "--allow-loss"), "dropped"),
+    ],
+)
+def test_known_bad_clips_are_treated_as_told(world, build, tmp_path, options, videos):
+    done = build("--meld", known_bad(world, tmp_path), *options, split="test")
+    assert done.returncode == 0, done.stderr
+    rows_of_it = [row for row in done.rows("meld.mer") if row["id"] == "meld/test/dia38_utt4"]
+    assert [row.get("videos") for row in rows_of_it] == ([] if videos == "dropped" else [videos])
+    assert done.report["fault_counts"]["known_bad_clip"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [((), "--known-bad keep uses it all the same"), (("--known-bad", "drop"), "1 of 2 test clips would be dropped")],
+)
+def test_a_test_split_with_a_known_bad_clip_is_refused_with_the_reason(world, build, tmp_path, options, words):
+    done = build("--meld", known_bad(world, tmp_path), *options, split="test")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and words in done.stderr
+    assert not (tmp_path / "amt").exists()
+
+
+def known_bad(world: Path, tmp_path: Path) -> Path:
+    """A MELD test split of two utterances, one of them known to be bad in the release; both clips are there."""
+    folder = tmp_path / "meld"
+    clips = folder / "output_repeated_splits_test"
+    clips.mkdir(parents=True)
+    header = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime"
+    lines = [f"{i},Oh.,Joey,joy,positive,{38 + i},{4 - 4 * i},1,1,00:00:00,00:00:01" for i in (0, 1)]
+    (folder / "test_sent_emo.csv").write_text("\n".join([header, *lines]) + "\n")
+    clip = next((world / "meld").rglob("*.mp4"))
+    for name in ("dia38_utt4", "dia39_utt0"):
+        shutil.copy(clip, clips / f"{name}.mp4")
+    return folder
+
+
 def test_builds_are_the_same_byte_for_byte(world, build, tmp_path):
     for name in ("one", "two"):
         build("--meld", world / "meld", "--ecf", world / "ecf", out=tmp_path / name)

@@ -105,6 +105,14 @@ def test_another_wording_byte_for_byte(tmp_path):
     )
 
 
+def test_a_file_of_one_task_keeps_the_others(tmp_path):
+    path = tmp_path / "prompts.yaml"
+    path.write_text('tasks: {mer: "{transcript}?"}')
+    own, default = prompts.load(path), prompts.load()
+    assert own.query(MELD, "mer") == "That’s great!?"
+    assert (own.query(ECF, "ecpe"), own.system) == (default.query(ECF, "ecpe"), default.system)
+
+
 def test_braces_in_a_transcript_stay():
     sample = Sample("meld/train/dia0_utt1", "meld", "train", "a {transcript} b}", emotion="joy")
     assert prompts.load().query(sample, "mer").startswith("a {transcript} b}\n")
@@ -118,12 +126,12 @@ def test_braces_in_a_transcript_stay():
         (("{transcript}{{x}}", "{transcript.__class__}"), "no field {transcript.__class__} here"),
         (("{transcript}{{x}}", "{transcript!r}"), "no field {transcript} here"),
         (("{transcript}{{x}}", "{"), "tasks.msa: "),
-        (("  eri:", "  xyz:"), "tasks has no template for eri"),
+        (("  eri:", "  xyz:"), "tasks: xyz is not a task"),
         (("  meld.mer:", "  meld.xyz:"), "meld.xyz is not a task"),
-        (("  separator:", "  joiner:"), "formats has no separator"),
-        (("system:", "sytem:"), "unknown key sytem"),
+        (("  separator:", "  joiner:"), "formats.joiner: unknown key"),
+        (("system:", "sytem:"), "sytem: unknown key"),
         (("system: Sys", "["), "is not YAML"),
-        (('fer: "F"', "fer: 5"), "tasks.fer is not a text"),
+        (('fer: "F"', "fer: 5"), "tasks.fer: Input should be a valid string"),
     ],
 )
 def test_faulty_prompts_file(tmp_path, change, message):

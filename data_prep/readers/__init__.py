@@ -14,7 +14,6 @@ from typing import Any
 
 from data_prep.readers import ecf, meld, mosei
 from swift_plugins import extensions
-from swift_plugins.tasks import TASKS
 
 SPLITS = ("train", "dev", "test")
 
@@ -23,6 +22,8 @@ READERS: dict[str, Any] = {"meld": meld, "ecf": ecf, "mosei": mosei}
 
 def tasks_of(dataset: str) -> tuple[str, ...]:
     """The tasks that rows are built for, where a sample has a gold answer for them."""
+    from swift_plugins.tasks import TASKS  # here: an extension that it loads adds to READERS, which must be there
+
     return getattr(READERS[dataset], "TASKS", tuple(TASKS))
 
 

@@ -6,7 +6,7 @@ python -m data_prep.build_amt … --missing-media drop|text-only|error
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
@@ -51,15 +51,18 @@ class ClipFinder:
         return {path.stem: path.name for path in clips}
 
 
-def probe(path: str | os.PathLike) -> str | None:
-    """Why the clip at `path` cannot be used, or None when it opens and its first frame decodes."""
+def probe(path: str | os.PathLike, any_length: bool = False) -> str | None:
+    """Why the clip at `path` cannot be used, or None when it opens and its first frame decodes.
+
+    A clip of more than `MAX_SECONDS` is refused unless `any_length`.
+    """
     try:
         if os.path.getsize(path) == 0:
             return "is empty"
         with av.open(os.fspath(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 return "holds no video stream"
-            if (container.duration or 0) > MAX_SECONDS * av.time_base:
+            if not any_length and (container.duration or 0) > MAX_SECONDS * av.time_base:
                 seconds = container.duration / av.time_base
                 return f"lasts {seconds:.0f} s, longer than any annotated clip ({MAX_SECONDS} s)"
             if next(container.decode(video=0), None) is None:
@@ -71,6 +74,9 @@ def probe(path: str | os.PathLike) -> str | None:
     return None
 
 
+_probe = probe  # `resolve` has an option of that name
+
+
 def resolve(
     samples: Iterable[Sample],
     root: str | os.PathLike,
@@ -78,13 +84,15 @@ def resolve(
     faults: list[Fault],
     probe: bool = True,
     jobs: int | None = None,
+    any_length: Collection[str] = (),
 ) -> Iterator[Sample]:
     """Yield the samples, in order, with what `policy` says about those whose clip cannot be used.
 
     `root` is the folder that `Sample.video` is relative to. `drop` leaves such a sample out, `text-only` keeps it
     with `video` None, `error` raises `InputError` for the first one; each is appended to `faults`. A sample that
     its reader gave no clip counts as well. Without `probe` only the existence of the file is looked at. A clip that is
-    there with another suffix is found, and the sample names it.
+    there with another suffix is found, and the sample names it. any_length: ids of samples whose clip may be longer
+    than any annotated one.
     """
     if policy not in POLICIES:
         raise InputError(f"the policy for missing media is one of {', '.join(POLICIES)}, not {policy!r}")
@@ -94,9 +102,17 @@ def resolve(
 
     finder = ClipFinder(root)
     samples = (replace(s, video=finder.find(s.video)) if s.video else s for s in samples)
+
+    def reason(sample: Sample) -> str | None:
+        if sample.video is None:
+            return "there is none"
+        if probe:
+            return _probe(root / sample.video, sample.id in any_length)
+        return None if (root / sample.video).is_file() else "is missing"
+
     with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:  # FFmpeg decodes outside the interpreter lock
         while batch := list(islice(samples, 256)):
-            for sample, why in zip(batch, pool.map(lambda sample: _reason(sample, root, probe), batch), strict=True):
+            for sample, why in zip(batch, pool.map(reason, batch), strict=True):
                 if why is None:
                     yield sample
                     continue
@@ -108,11 +124,3 @@ def resolve(
                 faults.append(Fault(kind, sample.id, f"{clip}; {done}"))
                 if policy == "text-only":
                     yield replace(sample, video=None)
-
-
-def _reason(sample: Sample, root: Path, decode: bool) -> str | None:
-    if sample.video is None:
-        return "there is none"
-    if decode:
-        return probe(root / sample.video)
-    return None if (root / sample.video).is_file() else "is missing"

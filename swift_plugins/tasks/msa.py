@@ -18,6 +18,7 @@ class Msa(LabelTask):
     name = "multimodal sentiment analysis"
     identifier = "<sentiment>"
     labels = dict.fromkeys(("mosei", "meld", "mosi"), ("Positive", "Negative"))
+    wordings = ("msa_score",)
     protocols = ("acc2",)
     headlines = (("acc2_has0", "Acc2 negative / non-negative"), ("acc2_non0", "Acc2 negative / positive"))
     table_1 = 25_859
@@ -28,7 +29,7 @@ class Msa(LabelTask):
             return
         neutral = sample.sentiment == "neutral"
         if options.msa == "score" and sample.score is not None:
-            yield Gold(sample.score, ZERO if neutral and sample.split != "train" else "")
+            yield Gold(sample.score, ZERO if neutral and sample.split != "train" else "", "msa_score")
         elif neutral and sample.split != "train" and sample.dataset == "mosei":
             yield Gold("positive", ZERO)
         elif neutral and options.neutral == "drop":

@@ -22,10 +22,12 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Gold:
-    """A row to be built: its gold answer, and the third part of its channel (`zero` of `mosei.msa.zero`), if any."""
+    """A row to be built: its gold answer, the third part of its channel (`zero` of `mosei.msa.zero`), if any, and the
+    key of its wording in configs/prompts.yaml where that is not the task's own (one of `Task.wordings`)."""
 
     answer: object
     part: str = ""
+    wording: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,19 +41,20 @@ class Task:
     """One task: what is asked, how answers are written and read, what scores them.
 
     key: the second part of a channel. name: for people. identifier: the tag in the prompt ("" where there is none).
-    fields: what its prompts may hold beside the fields of every task. labels: per dataset, the labels as they are
-    written in answers; empty where answers are not from a closed set. protocols: the ways of counting, each with a
-    signature. headlines: (figure, words) to stand for a channel where there is no room for all, the first before all.
-    table_1: rows that the paper counts. parts: third part of a channel → (part under which it is scored, mark of its
-    rows). unit: what an answer of several parts is made of, "" for one label;
-    member_name: what the figures per class are of. face_only: its picture is the peak frame
-    whatever else the row's other tasks look at. judged: an LLM judge can mark its answers.
+    fields: what its prompts may hold beside the fields of every task. wordings: keys of prompts beside its own.
+    labels: per dataset, the labels as they are written in answers; empty where answers are not from a closed set.
+    protocols: the ways of counting, each with a signature. headlines: (figure, words) to stand for a channel where
+    there is no room for all, the first before all. table_1: rows that the paper counts. parts: third part of a channel
+    → (part under which it is scored, mark of its rows). unit: what an answer of several parts is made of, "" for one
+    label; member_name: what the figures per class are of. face_only: its picture is the peak frame whatever else the
+    row's other tasks look at. judged: an LLM judge can mark its answers.
     """
 
     key: str
     name: str
     identifier: str = ""
     fields: frozenset[str] = frozenset()
+    wordings: tuple[str, ...] = ()
     labels: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     protocols: tuple[str, ...]
     headlines: tuple[tuple[str, str], ...]
