@@ -62,8 +62,8 @@ def probe(path: str | os.PathLike, any_length: bool = False) -> str | None:
         with av.open(os.fspath(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 return "holds no video stream"
-            if not any_length and (container.duration or 0) > MAX_SECONDS * av.time_base:
-                seconds = container.duration / av.time_base
+            seconds = (container.duration or 0) / av.time_base
+            if not any_length and seconds > MAX_SECONDS:
                 return f"lasts {seconds:.0f} s, longer than any annotated clip ({MAX_SECONDS} s)"
             if next(container.decode(video=0), None) is None:
                 return "holds no frame"

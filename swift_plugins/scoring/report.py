@@ -13,6 +13,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import matplotlib
@@ -26,7 +27,7 @@ from swift_plugins.tasks import LabelTask
 
 WORST = 20
 INK, MUTED, ACCENT, SECOND, GRID = "#1c2733", "#6b7a89", "#2f6fb2", "#d9822b", "#e3e8ed"
-STYLE = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
     "axes.edgecolor": GRID,
@@ -55,7 +56,7 @@ def shown_reading(channel: Channel) -> str:
     return "strict" if 2 * channel.strict.count(None) <= len(channel.strict) else "lenient"
 
 
-def _figure(width: float, height: float) -> tuple[Figure, object]:
+def _figure(width: float, height: float) -> tuple[Figure, Any]:
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
 
@@ -177,7 +178,7 @@ def pictures(channel: Channel, block: dict) -> dict[str, tuple[str, Figure]]:
     elif per_class:
         title = f"F1 per {member}"
         found[f"{name}.classes"] = f"{title} of {name}", class_picture(per_class, reading, title)
-    if hasattr(task, "distances"):
+    if task.has_distances:
         found[f"{name}.distance"] = f"Distance of cause from target in {name}", distance_picture(channel, reading)
     if task.unit:
         found[f"{name}.lengths"] = f"Length of answers in {name}", length_picture(channel, reading)
@@ -255,7 +256,7 @@ def overview(name: str, channel: Channel, block: dict) -> list[dict]:
             for baseline, figures in block["baselines"].items()
             if metric in flatten(figures)
         }
-        best = max(baselines, key=baselines.get, default=None)
+        best = max(baselines, key=lambda name: baselines[name], default=None)
         paper = flatten(block.get("published", {}).get("figures", {})).get(metric)
         earlier = flatten(block.get("before", {}).get("strict", {})).get(metric)
         bars.append(
@@ -326,8 +327,8 @@ def write_report(folder: Path, channels: dict[str, Channel], blocks: dict[str, d
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     page = environment.get_template("report.html.j2").render(sections=sections, files=[str(file) for file in files])
-    for stem, data in images.items():
+    for stem, picture in images.items():
         with atomic_open(folder / stem, "wb") as file:
-            file.write(data)
+            file.write(picture)
     with atomic_open(folder / "index.html") as file:
         file.write(page)

@@ -77,7 +77,7 @@ def printable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def media_of(row: dict) -> tuple[str, ...]:
+def media_of(row: Mapping[str, Any]) -> tuple[str, ...]:
     """Paths (or base64 texts) of a row's images and videos, in both spellings of ms-swift."""
     found = []
     for name in ("images", "videos"):
@@ -106,7 +106,7 @@ def _truncated(path: Path, row: int | str | None) -> bool:
     if path.suffix == ".gz":
         return False
     with path.open("rb") as file:
-        last = number = 0
+        last, number = b"", 0
         for number, line in enumerate(file, 1):  # noqa: B007
             last = line
     return number == row and not last.endswith(b"\n")
@@ -180,7 +180,7 @@ def join_facts(files: Collection[Path], rows: Collection[Path]) -> dict[Place, d
             if content not in known:
                 raise InputError("is the answer to none of the AMT rows given with --rows", [*files][file], line)
             found[content].append((file, line))
-    joined = {}
+    joined: dict[Place, dict] = {}
     for content, places in found.items():
         candidates = [row for _, row in known[content]]
         if len(candidates) != len(places) and len({json.dumps(row["facts"]) for row in candidates}) > 1:

@@ -28,7 +28,7 @@ def score_channel(channel: Channel, draws: int = 0, seed: int = 0) -> dict:
         "unparsed_lenient": channel.lenient.count(None),
     }
     block |= {key: size for key, (size, _) in channel.task.sizes(channel.keys).items()}
-    per_class = {}
+    per_class: dict[str, dict] = {}
     for reading in READINGS:
         if reading == "lenient" and channel.lenient == channel.strict:  # always so for eri, the slowest to score
             block[reading], per_class[reading] = block["strict"], per_class["strict"]

@@ -26,7 +26,7 @@ class Target(NamedTuple):
     """The line that a row asks for; None for what its row does not say."""
 
     dialogue: str | None
-    index: int | None
+    line: int | None
     emotion: str | None
     previous: int | None
     missed: bool = False  # a target that the model's own emotions missed: gold without an answer
@@ -46,6 +46,7 @@ class Ecpe(Task):
     unit = "pairs"
     member_name = "emotion"
     part_reward = "amt_pairs"
+    has_distances = True
 
     def golds(self, sample: Any, records: Mapping[str, dict], options: Any) -> Iterator[Gold | LeftOut]:
         if sample.causes is None:
@@ -124,12 +125,12 @@ class Ecpe(Task):
 
     def baselines(self, golds: Sequence, keys: Sequence) -> dict[str, list]:
         """Every target blames itself; itself and the line before."""
-        unknown = sum(not key.missed and key.index is None for key in keys)
+        unknown = sum(not key.missed and key.line is None for key in keys)
         if unknown:
             raise ValueError(f"{unknown:,} rows do not say which line they ask for (--rows FILE does)")
-        own = [() if key.missed else ((key.index, key.emotion, key.index),) for key in keys]
+        own = [() if key.missed else ((key.line, key.emotion, key.line),) for key in keys]
         before = [
-            () if key.missed or key.previous is None else ((key.index, key.emotion, key.previous),) for key in keys
+            () if key.missed or key.previous is None else ((key.line, key.emotion, key.previous),) for key in keys
         ]
         return {"self-cause": own, "self + previous": [a + b for a, b in zip(own, before, strict=True)]}
 
@@ -139,9 +140,7 @@ class Ecpe(Task):
     def members(self, answer: Any) -> set:
         return set(answer or ())
 
-    @staticmethod
-    def distances(answer: Any) -> list[int]:
-        """Where causes stand relative to their target: 0 is the target itself, negative is earlier."""
+    def distances(self, answer: Any) -> list[int]:
         return [cause - index for index, _, cause in answer or ()]
 
 

@@ -47,7 +47,8 @@ class Task:
     there is no room for all, the first before all. table_1: rows that the paper counts. parts: third part of a channel
     → (part under which it is scored, mark of its rows). unit: what an answer of several parts is made of, "" for one
     label; member_name: what the figures per class are of. face_only: its picture is the peak frame whatever else the
-    row's other tasks look at. judged: an LLM judge can mark its answers.
+    row's other tasks look at. judged: an LLM judge can mark its answers. has_distances: answers point to other
+    lines, see `distances`.
     """
 
     key: str
@@ -64,6 +65,7 @@ class Task:
     member_name: str = "class"
     face_only: bool = False
     judged: bool = False
+    has_distances: bool = False
     gold_hint: str = ""  # what to look at when a gold answer cannot be read
 
     # Building rows
@@ -140,6 +142,10 @@ class Task:
     def length(self, answer: Any) -> int:
         """How many `unit`s an answer has."""
         return len(answer)
+
+    def distances(self, answer: Any) -> list[int]:
+        """Where causes stand relative to their target: 0 is the target itself, negative is earlier."""
+        return []
 
     def wrongness(self, gold: Any, prediction: Any) -> float:
         """How wrong an answer of several parts is: parts missed plus parts invented."""
