@@ -130,21 +130,21 @@ HOSTILE = [
 
 @pytest.mark.parametrize("unit", HOSTILE)
 def test_reading_takes_time_in_proportion_to_the_text(unit):
-    """A hundred times the text may take 500 times as long, plus noise; quadratic reading takes 10,000 times."""
+    """A hundred times the text may take 2,000 times the CPU time, for noise; quadratic reading takes 10,000 times."""
 
     def seconds(length: int) -> float:
         text = "Character: " + unit * (length // len(unit))
-        started = time.perf_counter()
+        started = time.process_time()
         eri_quality.parse_clues(text)
         eri_quality.contradiction(text, "sadness", RULES.emotions)
-        return time.perf_counter() - started
+        return time.process_time() - started
 
     seconds(1_000)
-    assert seconds(200_000) < 500 * seconds(2_000) + 0.5
+    assert seconds(200_000) < 2000 * seconds(2_000) + 1
 
 
 def test_a_very_long_answer_breaks_a_rule_and_is_not_read():
     text = "It is a word. " * 10**6
-    started = time.perf_counter()
+    started = time.process_time()
     found = eri_quality.check("reason", text, "stop", PROMPT, "happy", RULES)
-    assert found == ("too_long", "14000000 characters, more than 20000") and time.perf_counter() - started < 0.1
+    assert found == ("too_long", "14000000 characters, more than 20000") and time.process_time() - started < 1
