@@ -139,6 +139,7 @@ def plant(raw):
     write_clip(clips[5], lengths[where[5]] + 8)
     cut = write_clip(clips[6], lengths[where[6]], faststart=True).read_bytes()
     clips[6].write_bytes(cut[: len(cut) * 3 // 4])
+    clips[7].rename(clips[7].with_suffix(".MP4"))  # nothing wrong with that
     kinds = ("missing", "broken", "broken", "black", "frozen")
     planted |= {(f"{kind}_clip", name) for kind, name in zip(kinds, where, strict=False)}
     planted |= {("wrong_length", where[5]), ("truncated_clip", where[6])}

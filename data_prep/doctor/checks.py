@@ -18,10 +18,10 @@ from data_prep.doctor import leakage
 from data_prep.doctor.clips import SILENT, ClipFacts, inspect
 from data_prep.doctor.findings import Examination
 from data_prep.readers import READERS, SPLITS
+from data_prep.readers.media import SUFFIXES, ClipFinder
 from data_prep.readers.sample import Fault, Sample, SplitAbsent
 from swift_plugins.files import InputError, read_rows
 
-CLIP_SUFFIXES = {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v"}
 TELLING = 6  # words; a shorter text that comes again says nothing
 
 
@@ -203,9 +203,10 @@ def _compare_conversations(
 def _check_clips(dataset: str, root: Path, groups: Mapping[str, list[Sample]], jobs: int, result: Examination) -> None:
     """Look into every annotated clip, and for clips that nothing annotates."""
     annotated: set[str] = set()
+    find = ClipFinder(root).find
     for split, samples in groups.items():
-        clips = {sample.id: sample.video for sample in samples if sample.video}
-        annotated |= {*clips.values(), *_known_bad_clips(dataset, split).values()}
+        clips = {sample.id: find(sample.video) for sample in samples if sample.video}
+        annotated |= {*clips.values(), *map(find, _known_bad_clips(dataset, split).values())}
         if not any((root / video).is_file() for video in clips.values()):
             result.add("no_clips", f"{dataset}/{split}", f"none of {len(clips):,} clips is there")
             continue
@@ -219,7 +220,7 @@ def _check_clips(dataset: str, root: Path, groups: Mapping[str, list[Sample]], j
     known = {root / video for video in annotated}
     for folder in sorted(folders):
         for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
-            if path.suffix.lower() in CLIP_SUFFIXES and path not in known and path.is_file():
+            if path.suffix.lower() in SUFFIXES and path not in known and path.is_file():
                 result.add("unannotated_file", str(path.relative_to(root)), "no annotation names it", str(path))
 
 
