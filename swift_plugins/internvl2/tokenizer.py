@@ -57,13 +57,8 @@ def _internlm2_tokenizer(model_dir: Path, settings: dict) -> PreTrainedTokenizer
     names = {i: piece for i, (piece, _, _) in enumerate(pieces)} | {i: token["content"] for i, token in added.items()}
     vocab = {names[i]: i for i in range(len(pieces))}
     normal = {piece: score for i, (piece, score, kind) in enumerate(pieces) if kind == 1 and i not in added}
-    merges = []
-    for piece in sorted(normal, key=lambda p: (-normal[p], vocab[p])):
-        splits = [(piece[:cut], piece[cut:]) for cut in range(1, len(piece))]
-        splits = [pair for pair in splits if pair[0] in normal and pair[1] in normal]
-        merges += sorted(splits, key=lambda pair: (vocab[pair[0]], vocab[pair[1]]))
     unknown = proto.trainer_spec.unk_piece
-    core = Tokenizer(models.BPE(vocab, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
+    core = Tokenizer(models.BPE(vocab, _merges(normal, vocab), unk_token=unknown, fuse_unk=True, byte_fallback=True))
     prefix = proto.normalizer_spec.add_dummy_prefix
     steps = [normalizers.Prepend("▁")] if prefix else []
     if proto.normalizer_spec.precompiled_charsmap:
@@ -73,20 +68,9 @@ def _internlm2_tokenizer(model_dir: Path, settings: dict) -> PreTrainedTokenizer
     core.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", "▁")])
     strip = [decoders.Strip(" ", 1, 0)] if prefix else []
     core.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip])
-    control = [AddedToken(piece, normalized=False, special=True) for piece, _, kind in pieces if kind in (2, 3)]
-    core.add_tokens([token for token in control if token.content in vocab])
-    flags = ("lstrip", "rstrip", "single_word")
-    core.add_tokens(
-        [
-            AddedToken(
-                added[i]["content"],
-                special=added[i].get("special", True),
-                normalized=added[i].get("normalized", False),
-                **{flag: added[i].get(flag, False) for flag in flags},
-            )
-            for i in sorted(added)
-        ]
-    )
+    control = [piece for piece, _, kind in pieces if kind in (2, 3) and piece in vocab]
+    core.add_tokens([AddedToken(piece, normalized=False, special=True) for piece in control])
+    core.add_tokens([_added_token(added[i]) for i in sorted(added)])
     for i, token in added.items():
         if core.token_to_id(token["content"]) != i:
             raise InputError(f"token {token['content']!r} does not fit id {i}", model_dir / "tokenizer_config.json")
@@ -107,3 +91,19 @@ def _internlm2_tokenizer(model_dir: Path, settings: dict) -> PreTrainedTokenizer
         **special,
         **{key: settings[key] for key in keep if settings.get(key) is not None},
     )
+
+
+def _merges(normal: dict[str, float], vocab: dict[str, int]) -> list[tuple[str, str]]:
+    """The merges of a SentencePiece BPE, which stores none: every split of a piece, the best piece first."""
+    merges = []
+    for piece in sorted(normal, key=lambda p: (-normal[p], vocab[p])):
+        splits = [(piece[:cut], piece[cut:]) for cut in range(1, len(piece))]
+        splits = [pair for pair in splits if pair[0] in normal and pair[1] in normal]
+        merges += sorted(splits, key=lambda pair: (vocab[pair[0]], vocab[pair[1]]))
+    return merges
+
+
+def _added_token(token: dict) -> AddedToken:
+    """A token of `added_tokens_decoder`, with the defaults of the original class."""
+    flags = {flag: token.get(flag, False) for flag in ("lstrip", "rstrip", "single_word", "normalized")}
+    return AddedToken(token["content"], special=token.get("special", True), **flags)
