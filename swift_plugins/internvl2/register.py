@@ -5,32 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from transformers import AutoConfig, InternVLForConditionalGeneration, PretrainedConfig
+from transformers import InternVLForConditionalGeneration
 
 from swift_plugins.files import InputError
-from swift_plugins.internvl2.config import KINDS, build_config, checkpoint_kind, read_config
+from swift_plugins.internvl2.config import KINDS, checkpoint_kind, read_config
 from swift_plugins.internvl2.tokenizer import load_tokenizer
 from swift_plugins.internvl2.weights import LAYOUTS, check_weights, native_config
-
-
-class InternVLChatConfig(PretrainedConfig):
-    """Claims the model type `internvl_chat`, so that no `Auto…` call ever executes a checkpoint's own code.
-
-    transformers prefers a class registered here over `auto_map`, even when its caller passes trust_remote_code=True
-    (as ms-swift does to look at any checkpoint). Reading gives the native config.
-    """
-
-    model_type = "internvl_chat"
-
-    @classmethod
-    def from_dict(cls, config_dict, **kwargs):
-        folder = kwargs.pop("name_or_path", None) or config_dict.get("_name_or_path")
-        kwargs = {key: value for key, value in kwargs.items() if key == "return_unused_kwargs"}
-        config = native_config(folder) if folder and Path(folder).is_dir() else build_config(config_dict, 0)
-        return (config, {}) if kwargs.get("return_unused_kwargs") else config
-
-
-AutoConfig.register("internvl_chat", InternVLChatConfig, exist_ok=True)
 
 
 def _or_exit(function, *args):

@@ -11,7 +11,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import InternVLConfig, InternVLForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+)
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import (
     Chunk,
@@ -156,6 +162,26 @@ def native_config(model_dir: str | Path, tokenizer: PreTrainedTokenizerFast | No
         return InternVLConfig.from_pretrained(model_dir)
     token = (tokenizer or load_tokenizer(model_dir)).convert_tokens_to_ids(IMAGE_TOKEN)
     return build_config(config, token, Path(model_dir) / "config.json")
+
+
+class InternVLChatConfig(PretrainedConfig):
+    """Claims the model type `internvl_chat`, so that no `Auto…` call ever executes a checkpoint's own code.
+
+    transformers prefers a class registered here over `auto_map`, even when its caller passes trust_remote_code=True
+    (as ms-swift does to look at any checkpoint). Reading gives the native config.
+    """
+
+    model_type = "internvl_chat"
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        folder = kwargs.pop("name_or_path", None) or config_dict.get("_name_or_path")
+        kwargs = {key: value for key, value in kwargs.items() if key == "return_unused_kwargs"}
+        config = native_config(folder) if folder and Path(folder).is_dir() else build_config(config_dict, 0)
+        return (config, {}) if kwargs.get("return_unused_kwargs") else config
+
+
+AutoConfig.register("internvl_chat", InternVLChatConfig, exist_ok=True)
 
 
 def _stored_shapes(model_dir: Path) -> dict[str, tuple[int, ...]]:
