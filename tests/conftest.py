@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("EMOVERSE_SHARED", ROOT.parent / "shared")) / "data"
+
+
+# Imports of seconds at the head of a test file: `make check` leaves such files out before they are imported.
+HEAVY = re.compile(
+    r"^(import|from) (torch|transformers|swift\b|swift_plugins\.(emoverse|internvl2|rewards|template|dataset))", re.M
+)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave a heavy file out when neither swift nor slow tests are wanted."""
+    fast = {"not swift", "not slow"} <= set(config.option.markexpr.split(" and "))
+    return True if fast and collection_path.suffix == ".py" and HEAVY.search(collection_path.read_text()) else None
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -166,6 +166,7 @@ def test_fer_and_eri_records_become_rows(own, build):
     assert sum(done.report["left_out"]["mosei.fer"].values()) == 1
 
 
+@pytest.mark.slow
 def test_missing_media_policies(own, build, tmp_path):
     clip = own / "meld" / "train_splits" / "dia0_utt0.mp4"
     clip.write_bytes(clip.read_bytes()[:200])
@@ -240,6 +241,7 @@ def test_faulty_fer_records(world, build, tmp_path, record, message):
     assert done.returncode == 2 and "fer.jsonl:" in done.stderr and message in done.stderr
 
 
+@pytest.mark.slow
 def test_published_annotations(shared, build):
     done = build("--meld", shared / "meld", "--ecf", shared / "ecf2", "--missing-media", "text-only")
     assert done.returncode == 0, done.stderr

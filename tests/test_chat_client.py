@@ -20,6 +20,7 @@ def quick(monkeypatch):
     monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault, kind",
     [
@@ -88,6 +89,7 @@ def question(n: int, prompt: str = "What is number") -> Question:
     return Question(fingerprint(text), [{"role": "user", "content": text}], {"seed": 1}, {"id": n})
 
 
+@pytest.mark.slow
 def test_a_slow_answer_is_waited_for(tmp_path):
     with ModelServer(fault=lambda ask: "slow") as server:
         with AnswerJournal(tmp_path / "j.jsonl", resume=False) as journal:
@@ -95,6 +97,7 @@ def test_a_slow_answer_is_waited_for(tmp_path):
         assert sum(server.received.values()) == 1
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_for_a_while(tmp_path, monkeypatch):
     """It dies after five answers and comes back at the same address: nothing lost, no answer fetched twice."""
     monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 1.0)
@@ -120,6 +123,7 @@ def test_a_server_that_is_away_for_a_while(tmp_path, monkeypatch):
     assert len(twice) <= 4, "only what was on the way when it died may be asked again"
 
 
+@pytest.mark.slow
 def test_a_server_that_stays_away_ends_the_run_in_one_line(tmp_path):
     alive = [True]
     with ModelServer(fault=lambda ask: None if alive[0] else "500") as server:
@@ -157,6 +161,7 @@ def test_a_run_that_cannot_succeed_stops_early(tmp_path, fault, words):
         assert sum(server.received.values()) < 20
 
 
+@pytest.mark.slow
 def test_a_full_server_that_answers_others_loses_nothing(tmp_path):
     """One question is turned away fourteen times while others are answered: it is not given up."""
     with (

@@ -427,6 +427,7 @@ class Judge(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 def test_judge_is_named_retried_and_cached(write, tmp_path):
     handler = type("Handler", (Judge,), {"requests": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)

@@ -39,6 +39,7 @@ def test_no_config_is_forgotten():
     assert top <= OWN, "a new kind of file needs its own test here"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SWIFT, ids=ids(SWIFT))
 def test_swift_parses(path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["swift"])

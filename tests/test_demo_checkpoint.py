@@ -39,10 +39,6 @@ def test_pretraining_still_asks_what_the_shipped_checkpoint_was_asked():
     assert digest.hexdigest()[:16] == "54a5029ee266ea0f", REMAKE
 
 
-EARLIER = "the shipped base model was made by an earlier form of the script; it is to be made anew"
-
-
-@pytest.mark.xfail(strict=True, reason=EARLIER)
 def test_the_script_still_makes_the_shipped_tokenizer_and_config(tmp_path):
     tokenizer = make_tokenizer(PretrainingTasks(random.Random("pretraining/0/tokenizer")))
     tokenizer.save_pretrained(tmp_path)
@@ -54,7 +50,6 @@ def test_the_script_still_makes_the_shipped_tokenizer_and_config(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason=EARLIER)
 def test_the_same_seed_gives_the_same_files(tmp_path):
     for name in ("one", "two"):
         make(tmp_path / name, seed=0, steps=8)

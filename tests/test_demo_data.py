@@ -25,6 +25,7 @@ def hashes(folder):
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(world, tmp_path):
     generate(tmp_path / "again", size="tiny")  # in this process, `world` by the command
     assert hashes(tmp_path / "again") == hashes(world)

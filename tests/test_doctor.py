@@ -258,10 +258,12 @@ def examined(tmp_path_factory):
     return SimpleNamespace(before=before, after=look(raw / "after"), planted=planted)
 
 
+@pytest.mark.slow
 def test_every_planted_fault_is_found(examined):
     assert examined.planted - examined.after.found == set()
 
 
+@pytest.mark.slow
 def test_no_healthy_clip_is_flagged(examined):
     of_clips = {kind for kind in ERRORS if kind.endswith("_clip") or kind == "wrong_length"}
     of_clips |= {"silent_clip", "unannotated_file", "known_bad_clip"}
@@ -272,6 +274,7 @@ def test_no_healthy_clip_is_flagged(examined):
     assert {f for f in after - before if f[0] == "no_sound"} == {f for f in planted if f[0] == "no_sound"}
 
 
+@pytest.mark.slow
 def test_status_and_table_tell_what_breaks_results(examined):
     after = examined.after
     assert after.status == after.report["status"] == 1
@@ -282,6 +285,7 @@ def test_status_and_table_tell_what_breaks_results(examined):
     assert {"ecf/train/dia901", "ecf/train/dia902"} <= set(ours[0]["conversations"])
 
 
+@pytest.mark.slow
 def test_the_page_shows_suspect_clips_and_loads_nothing(examined):
     page = examined.after.page
     assert page.count("data:image/jpeg;base64,") >= 9
@@ -367,6 +371,7 @@ def test_a_cut_ecf_file_is_told_from_own_data(tmp_path, number, speaker, broken,
     assert status == int(broken) and words in output and ("own_data" in output) != broken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [20_000, 2_000])
 def test_a_cut_mosei_table_is_told_from_own_data(shared, tmp_path, kept):
     table = shared / "mosei" / "mosei_mmsa_ids_labels_emotions.csv"
@@ -415,6 +420,7 @@ def test_a_dataset_of_a_plug_in_is_examined(tmp_path, monkeypatch):
 # The published annotations
 
 
+@pytest.mark.slow
 def test_the_published_annotations_have_the_published_counts_and_the_known_faults(shared, tmp_path):
     folders = ("--meld", shared / "meld", "--ecf", shared / "ecf2", "--mosei", shared / "mosei")
     status, output = examine(*folders, "--report", tmp_path)

@@ -330,6 +330,7 @@ def test_frames_come_from_the_centres_of_equal_parts(tmp_path):
 # Kill and resume
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_asks_nothing_twice(tmp_path, quick):
     """SIGKILL at random moments, then --resume: the files of an uninterrupted run, every answer kept once."""
     rows_of(tmp_path, 40)

@@ -157,6 +157,7 @@ def test_a_record_that_lacks_a_key_is_named(tmp_path, key):
         eri_review.read_eri([tmp_path / "eri.jsonl"])
 
 
+@pytest.mark.slow
 def test_the_builder_takes_a_review(world, tmp_path, monkeypatch):
     def build(out: str, *more: object) -> list[dict]:
         command = ["build_amt", "--mosei", world / "mosei", "--split", "train", "--out", tmp_path / out, *more]

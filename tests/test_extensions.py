@@ -101,6 +101,7 @@ def rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_task_and_a_dataset_of_ones_own(mine):
     folder, run = mine
     for split in ("train", "test"):

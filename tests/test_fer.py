@@ -89,6 +89,7 @@ def contents(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 def test_every_row_of_the_failure_table_is_in_the_report(mosei, project, tmp_path):
     """One clip for each way to fail, and good ones around: every failure named, no caption made from one."""
     clips = {(row, "0"): "happy" for row in ROWS}
@@ -131,6 +132,7 @@ def repair(programs: Path, row: str) -> None:
         program.write_text(program.read_text().replace(f"{row!r}, ", "").replace(f", {row!r}]", "]"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("row", "said"),
     [
@@ -154,6 +156,7 @@ def test_a_fault_of_every_clip_stops_the_run(mosei, project, tmp_path, row, said
     assert done.returncode == 0 and len(records_of(tmp_path / "out")) == 12, done.stderr
 
 
+@pytest.mark.slow
 def test_resume_tries_again_what_may_have_been_cured(mosei, project, tmp_path):
     """Crashes and missing models always, anything else when its file is another; the rest is not run again."""
     rows = ("hang", "status3", "onemodel", "noface", "notvideo", "good", "gone")
@@ -237,6 +240,7 @@ def test_frames_are_numbered_alike_everywhere(mosei, project, tmp_path, capsys):
     assert numbers == (3, 3)
 
 
+@pytest.mark.slow
 def test_aus_without_data_are_named(mosei, project, tmp_path):
     """A model of OpenFace that was not loaded is a fault, unless --aus names those there are; LibreFace has fewer."""
     root = mosei({("v", "1"): "happy"})
@@ -264,6 +268,7 @@ def test_aus_without_data_are_named(mosei, project, tmp_path):
         assert f"no data on {', '.join(lacking)}" in done.stdout
 
 
+@pytest.mark.slow
 def test_options_of_the_peak(mosei, project, tmp_path):
     """The label's own AUs, a peak that holds, presence by column, another seed and image format."""
     root = mosei({("v", str(n)): "happy" for n in range(6)})
@@ -294,6 +299,7 @@ def test_options_of_the_peak(mosei, project, tmp_path):
     assert set(kinds_of(tmp_path / "s2").values()) == {"no_landmarks"}
 
 
+@pytest.mark.slow
 def test_csv_files_are_found_by_path_id_or_bare_name(world, project, tmp_path):
     """dia0_utt0 is a clip of every split of MELD: its bare name says nothing, nor may it be guessed."""
     source = world / "meld" / "openface"
@@ -378,6 +384,7 @@ def test_converted_clips_have_faces_too(mosei, tmp_path):
     assert [clip.csv_name for clip in clips["train"]] == [f"Raw/v/{n}.csv" for n in range(3)]
 
 
+@pytest.mark.slow
 def test_splits_gather_in_one_file(world, project, tmp_path):
     """One run over three splits, or one after the other in any order, give the same files."""
     root = world / "mosei"
@@ -392,6 +399,7 @@ def test_splits_gather_in_one_file(world, project, tmp_path):
     assert splits == sorted(splits, key=["train", "dev", "test"].index) and len(set(splits)) == 3
 
 
+@pytest.mark.slow
 def test_a_run_is_not_mixed_with_another(world, project, tmp_path):
     root, out = world / "mosei", tmp_path / "out"
     run = command(root, out, "--csv", root / "openface", "--split", "dev", "--jobs", 1)
@@ -436,6 +444,7 @@ def test_bad_options(mosei, project, tmp_path, options, said):
     assert not (tmp_path / "out" / "fer.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_records_become_rows_of_stage1(world, project, tmp_path):
     """fer.jsonl in the dataset's folder is all it takes: FER rows with peak images, and the stage-1 plan has them."""
     root = shutil.copytree(world / "mosei", tmp_path / "mosei")
@@ -463,6 +472,7 @@ def start(arguments: list[str], **environment: str) -> subprocess.Popen:
     )
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(mosei, project, tmp_path):
     """SIGKILL at random moments of a run: nothing is lost, and only clips in flight are repeated."""
     failing = [(row, str(n)) for row in ("noface", "notvideo") for n in range(4)]
@@ -489,6 +499,7 @@ def test_killed_and_resumed(mosei, project, tmp_path):
     assert len(times) == 80 and times.total() <= 80 + kills * 4  # two processes, a clip or two each
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "jobs"), [(signal.SIGTERM, 2), (signal.SIGKILL, 2), (signal.SIGKILL, 1)])
 def test_openface_ends_with_the_run(mosei, tmp_path, number, jobs):
     root, pids = mosei({("hang", str(n)): "happy" for n in range(jobs)}), tmp_path / "pids"
@@ -511,6 +522,7 @@ def test_openface_ends_with_the_run(mosei, tmp_path, number, jobs):
     assert wait(lambda: not running())
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_folder(mosei, project, tmp_path):
     root = mosei({("v", str(n)): "happy" for n in range(8)})
     run = command(root, tmp_path / "out", "--openface", install(tmp_path / "programs"), "--jobs", 1, "--resume")
@@ -525,6 +537,7 @@ def test_two_runs_on_one_folder(mosei, project, tmp_path):
     assert first.wait(60) == 0 and len(records_of(tmp_path / "out")) == 8
 
 
+@pytest.mark.slow
 def test_ray_cluster_gives_the_same_files(world, project, tmp_path):
     """Two nodes with a core each against two processes here: the same bytes."""
     cluster_utils = pytest.importorskip("ray.cluster_utils")

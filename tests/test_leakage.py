@@ -134,6 +134,7 @@ def annotations(shared):
     return ours, theirs, table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split, conversations", [("dev", 112), ("train", 1001)])
 def test_real_ecf_and_meld_are_linked_as_the_owners_link_them(annotations, split, conversations):
     ours, theirs, table = annotations
@@ -151,6 +152,7 @@ def test_real_ecf_and_meld_are_linked_as_the_owners_link_them(annotations, split
         assert len(wanted - found) <= 6 and len(found - wanted) <= 2
 
 
+@pytest.mark.slow
 def test_real_links_do_not_depend_on_order(annotations):
     ours, theirs, _ = annotations
     shuffled = random.Random(3).sample(ours, len(ours))
@@ -236,6 +238,7 @@ def test_exclude_leaks_refuses_what_it_cannot_do(build, raw, split, leaks, reaso
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_no_linked_conversation_remains_in_the_real_rows(build, shared, annotations, tmp_path):
     folders = ("--meld", shared / "meld", "--ecf", shared / "ecf2", "--split", "train", "--out", tmp_path)
     assert build(*folders, "--exclude-leaks", "meld:dev") == 0

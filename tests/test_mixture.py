@@ -92,6 +92,7 @@ def test_largest_size_is_the_largest(parts):
     assert all(c <= a for c, a in zip(mixture.apportion(size, weights), available, strict=True))
 
 
+@pytest.mark.slow
 def test_paper_stages(amt):
     mixtures = mixture.read_mixtures(ROOT / "configs" / "mixtures.yaml")
     first, second = (mixture.draw(mixtures, name, amt) for name in ("stage1", "stage2"))

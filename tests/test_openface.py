@@ -233,6 +233,7 @@ ENDINGS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "row", "kind", "said", "tries"), ENDINGS, ids=lambda value: str(value))
 def test_every_ending_is_named(tmp_path, monkeypatch, name, row, kind, said, tries):
     """The failure table: one retry where it can help, no CSV published unless all is well, nothing left behind."""

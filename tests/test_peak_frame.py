@@ -229,6 +229,7 @@ def test_peak_image_of_a_person(clip):
     assert caught.value.kind == "other_clip"
 
 
+@pytest.mark.slow
 def test_command_writes_the_picture_and_the_plot(clip, world, project, tmp_path):
     table = sorted((world / "meld" / "openface" / "train_splits").glob("*.csv"))[0]
     video = world / "meld" / "train_splits" / f"{table.stem}.mp4"

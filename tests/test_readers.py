@@ -474,6 +474,7 @@ def test_real_ecf_has_the_published_counts(shared):
     assert sum(len(s.causes) for s in samples) == 9794
 
 
+@pytest.mark.slow
 def test_real_mosei_joins_by_ids_and_by_order_of_time_alike(shared, tmp_path):
     source = shared / "mosei" / "mosei_mmsa_ids_labels_emotions.csv"
     with source.open(encoding="utf-8", newline="") as file:

@@ -17,6 +17,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_data_steps_of_the_readme(world, tmp_path):
     """Steps 1 to 3 as they stand, on the demo world; its OpenFace tables take the place of OpenFace itself."""
     steps = README.partition("# 1. ")[2].partition("# 4. ")[0]

@@ -103,6 +103,7 @@ def report(tmp_path_factory):
     return folder / "out"
 
 
+@pytest.mark.slow
 def test_the_page_stands_alone_and_holds_what_was_asked_for(report):
     page = (report / "index.html").read_text(encoding="utf-8")
     assert not re.findall(r"(?:src|href)=\"(?!data:|#)[^\"]*", page), "something is loaded from elsewhere"
@@ -210,6 +211,7 @@ async def look(url, folder, widths):
         await process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: the page is not looked at")
 def test_the_page_in_a_browser(report, tmp_path):
     facts, complaints = asyncio.run(look((report / "index.html").as_uri(), tmp_path, (1280, 400)))

@@ -128,6 +128,7 @@ def test_both_stages_inference_and_scores(run):
     assert again.returncode == 2 and "holds checkpoints already" in again.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [

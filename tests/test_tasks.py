@@ -145,6 +145,7 @@ def test_sentiment_scores(response, strict, lenient):
     assert SCORE.lenient(response, "mosei") == lenient
 
 
+@pytest.mark.slow
 def test_huge_answers_are_read_in_linear_time():
     for text in (
         "joy " * 250_000,
