@@ -15,6 +15,8 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from operator import itemgetter
+from typing import Any
 
 
 def ratio(part: float, whole: float) -> float:
@@ -140,21 +142,26 @@ def set_counts(golds: Iterable[set], predictions: Iterable[set]) -> Counter:
     return counts
 
 
-def paper_pair_counts(golds: Iterable[Sequence], predictions: Iterable[Sequence | None]) -> Counter:
+def paper_pair_counts(
+    golds: Iterable[Sequence],
+    predictions: Iterable[Sequence | None],
+    class_of: Callable[[Any], Hashable] = itemgetter(1),
+) -> Counter:
     """Emotion-cause pairs as EmoVerse's script counts them: row by row, rows with an empty gold left out.
 
     A pair predicted twice counts twice, as a prediction and, when right, as a hit: the figures can exceed 1.
+    `class_of` tells a pair's emotion.
     """
-    counts = Counter()
+    counts: Counter = Counter()
     for gold, prediction in zip(golds, predictions, strict=True):
         if not gold:
             continue
         members = set(gold)
-        for _, emotion, _ in gold:
-            counts["gold", emotion] += 1
+        for pair in gold:
+            counts["gold", class_of(pair)] += 1
         for pair in prediction or ():
-            counts["predicted", pair[1]] += 1
-            counts["hit", pair[1]] += pair in members
+            counts["predicted", class_of(pair)] += 1
+            counts["hit", class_of(pair)] += pair in members
     return counts
 
 

@@ -43,10 +43,11 @@ _MEMO = 256  # responses up to this length are parsed once per distinct text
 class Channel:
     """Parsed answers of one channel; all lists have one entry per row.
 
-    part: the third part of its name. golds, strict, lenient: gold and the two readings of the response, None where
-    unparsed. keys: what `Task.count` needs; units: rows of one unit (dialogue) are resampled together,
-    None = the row alone. ids: what the rows call themselves, "" where they do not. places: where they stand.
-    unparsed: the first few (place, response) that strict cannot read. excluded: rows left out, by reason.
+    part: the third part of its name. golds, strict, lenient: gold and two readings of the response, None where
+    unparsed; official: the reading of the authors' script, empty where there is none. keys: what `Task.count` needs;
+    units: rows of one unit (dialogue) are resampled together, None = the row alone. ids: what the rows call themselves,
+    "" where they do not. places: where they stand. unparsed: the first few (place, response) that strict cannot read.
+    excluded: rows left out, by reason.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Channel:
     golds: list = field(default_factory=list)
     strict: list = field(default_factory=list)
     lenient: list = field(default_factory=list)
+    official: list = field(default_factory=list)
     keys: list = field(default_factory=list)
     units: list = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
@@ -67,7 +69,7 @@ class Channel:
         """Leave out every row whose number is not one of `rows`."""
         gone = {place for index, place in enumerate(self.places) if index not in rows}
         self.unparsed = [example for example in self.unparsed if example[0] not in gone]
-        for name in ("golds", "strict", "lenient", "keys", "units", "ids", "places"):
+        for name in ("golds", "strict", "lenient", "official", "keys", "units", "ids", "places"):
             values = getattr(self, name)
             setattr(self, name, [value for index, value in enumerate(values) if index in rows])
 
@@ -273,6 +275,8 @@ class _Collector:
         channel.golds.append(gold)
         channel.strict.append(strict)
         channel.lenient.append(lenient)
+        if channel.task.official_of(channel.part):
+            channel.official.append(channel.task.official(response, channel.dataset))
         channel.keys.append(channel.task.row_key(facts, mark, gold))
         channel.units.append(facts.get("dialogue"))
         channel.ids.append(row["id"] if isinstance(row.get("id"), str) else "")

@@ -1,4 +1,4 @@
-"""Figures of a channel: both readings side by side, baselines from the gold, intervals, and a signature for each.
+"""Figures of a channel: its readings side by side, baselines from the gold, intervals, and a signature for each.
 
 Used by compute_result.py; the arithmetic is in metrics.py, what belongs to a task in tasks/.
 """
@@ -18,7 +18,8 @@ READINGS = ("strict", "lenient")
 def score_channel(channel: Channel, draws: int = 0, seed: int = 0) -> dict:
     """The JSON block of one channel.
 
-    n, unparsed (strict reading), unparsed_lenient, strict, lenient: {metric: fraction}, or one such dict per protocol.
+    n, unparsed (strict reading), unparsed_lenient, strict, lenient: {metric: fraction}, or one such dict per protocol;
+    official, likewise, where the authors published a scorer (official_script).
     Beside them: the task's own sizes, baselines (or baselines_absent, the reason), per_class per reading, signatures,
     examples of unparsed responses, excluded rows by reason, and with `draws` the 95 % intervals per reading.
     """
@@ -34,6 +35,10 @@ def score_channel(channel: Channel, draws: int = 0, seed: int = 0) -> dict:
             block[reading], per_class[reading] = block["strict"], per_class["strict"]
             continue
         block[reading], per_class[reading] = _figures(channel, getattr(channel, reading))
+    if script := channel.task.official_of(channel.part):
+        figures = channel.task.score_official(channel.dataset, channel.golds, channel.official, channel.keys)
+        block["official"], per_class["official"] = _split(figures)
+        block["official_script"] = script
     try:
         predictions = channel.task.baselines(channel.golds, channel.keys)
     except ValueError as error:
@@ -48,6 +53,13 @@ def score_channel(channel: Channel, draws: int = 0, seed: int = 0) -> dict:
         for protocol in _protocols(channel)
         for reading, unparsed in zip(READINGS, ("unparsed", "unparsed_lenient"), strict=True)
     ]
+    if "official" in block:
+        name = f"official({script})"
+        block["signatures"] += [
+            signature(channel.name, protocol, name, block["n"], 0)
+            for protocol in _protocols(channel)
+            if len(channel.task.protocols) == 1 or protocol in block["official"]
+        ]
     if channel.excluded:
         block["excluded"] = dict(channel.excluded)
     return block
@@ -129,9 +141,12 @@ def columns(block: dict) -> dict[str, dict[str, str]]:
     if "intervals" in block:
         ranges = flatten(block["intervals"]["strict"])
         result["95 % (strict)"] = {m: " – ".join(percent(m, end) for end in ends) for m, ends in ranges.items()}
-    others = {"lenient": block["lenient"], **block["baselines"]}
-    if "published" in block:
+    others = {"lenient": block["lenient"]}
+    if "official" in block:
+        others["official"] = block["official"]
+    if "published" in block:  # beside the reading that counts as its authors counted
         others[block["published"]["name"]] = block["published"]["figures"]
+    others |= block["baselines"]
     for name, figures in others.items():
         result[name] = {metric: percent(metric, value) for metric, value in flatten(figures).items()}
     return result

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from swift_plugins import metrics
-from swift_plugins.tasks.task import Figures, Gold, LeftOut, Task
+from swift_plugins.tasks.task import Figures, Gold, LeftOut, Task, without_reasoning
 
 Pair = tuple[int, str, int]  # (index of the emotion utterance, its emotion, index of the cause utterance)
 
@@ -90,7 +90,14 @@ class Ecpe(Task):
             return None
         if (exact := self.strict(response, dataset)) is not None:
             return exact
-        return tuple(_pair(match) for match in _PAIR_LENIENT.finditer(response)) or None
+        return tuple(_pair(match) for match in _PAIR_LENIENT.finditer(without_reasoning(response))) or None
+
+    def official(self, response: object, dataset: str) -> tuple[str, ...]:
+        """EmoVerse's script: whatever stands between `;` is a prediction, readable or not, an empty answer too."""
+        return tuple(response.split(";")) if isinstance(response, str) else ("",)
+
+    def official_of(self, part: str) -> str:
+        return "" if part else "EmoVerse"
 
     def row_key(self, facts: Mapping[str, Any], mark: str, gold: Any) -> Target:
         emotion = facts.get("emotion") or (gold[0][1] if gold else None)
@@ -119,6 +126,11 @@ class Ecpe(Task):
                 del result[protocol]["weighted_precision"], result[protocol]["weighted_f1"]
         return result
 
+    def score_official(self, dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Figures:
+        """Pieces of text against pieces of text, row by row, rows with an empty gold left out."""
+        pieces = [self.target(gold, dataset).split(";") if gold else () for gold in golds]
+        return {"paper": metrics.set_scores(metrics.paper_pair_counts(pieces, predictions, _emotion_of), EMOTIONS)}
+
     def protocols_of(self, part: str) -> tuple[str, ...]:
         """With predicted emotions only semeval: the paper's protocol does not see what is predicted for nothing."""
         return ("semeval",) if part == "predicted" else self.protocols
@@ -142,6 +154,12 @@ class Ecpe(Task):
 
     def distances(self, answer: Any) -> list[int]:
         return [cause - index for index, _, cause in answer or ()]
+
+
+def _emotion_of(piece: str) -> str | None:
+    """`joy` of `2_joy,1`, by the script's own cuts; None where they fail (the script itself would end there)."""
+    parts = piece.split(",")[0].split("_")
+    return parts[1] if len(parts) > 1 else None
 
 
 def _pair(match: re.Match) -> Pair:

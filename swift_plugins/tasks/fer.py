@@ -11,7 +11,7 @@ from typing import Any
 
 from swift_plugins import metrics
 from swift_plugins.files import CONFIGS, read_yaml
-from swift_plugins.tasks.task import Figures, Gold, LeftOut, Task, majority
+from swift_plugins.tasks.task import Figures, Gold, LeftOut, Task, majority, without_reasoning
 
 _SEPARATOR = re.compile(r"[;,；，、\n\r\x0b\x0c\x85\u2028\u2029]")
 
@@ -85,9 +85,10 @@ class Fer(Task):
             return None
         if (exact := self.strict(response, dataset)) is not None:
             return exact
-        pieces = (" ".join(piece.split()).strip(" .!-*\"'").lower() for piece in _SEPARATOR.split(response))
+        pieces = _SEPARATOR.split(without_reasoning(response))
+        phrases = (" ".join(piece.split()).strip(" .!-*\"'").lower() for piece in pieces)
         known = _folded_phrases(_facs_file())
-        return tuple(known[piece] for piece in pieces if piece in known) or None
+        return tuple(known[phrase] for phrase in phrases if phrase in known) or None
 
     def count(self, dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Counter:
         return metrics.set_counts(map(aus_of, golds), map(aus_of, predictions))

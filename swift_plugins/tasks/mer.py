@@ -35,6 +35,13 @@ class Mer(LabelTask):
         """The transcript, too: `data_prep.eri` makes reasons from these rows."""
         return super().facts(sample) | {"transcript": sample.text}
 
+    def official(self, response: object, dataset: str) -> str:
+        """EmoVerse's script: whatever is not exactly one of the labels is neutral."""
+        return next((label.lower() for label in self.labels_of(dataset) if response == f"{label}."), "neutral")
+
+    def official_of(self, part: str) -> str:
+        return "EmoVerse"
+
     def count(self, dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Counter:
         return metrics.confusion(golds, predictions)
 

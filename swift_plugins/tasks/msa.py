@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from swift_plugins import metrics
-from swift_plugins.tasks.task import Figures, Gold, LabelTask, LeftOut, Task
+from swift_plugins.tasks.task import Figures, Gold, LabelTask, LeftOut, Task, without_reasoning
 
 ZERO = "zero"
 
@@ -39,6 +39,13 @@ class Msa(LabelTask):
 
     def target(self, gold: Any, dataset: str) -> str:
         return SCORE.target(gold, dataset) if isinstance(gold, float) else super().target(gold, dataset)
+
+    def official(self, response: object, dataset: str) -> str:
+        """EmoVerse's script: whatever is not exactly `Positive.` is negative."""
+        return "positive" if response == "Positive." else "negative"
+
+    def official_of(self, part: str) -> str:
+        return "EmoVerse"
 
     def variant(self, gold: object, dataset: str) -> Task:
         return self if SCORE.strict(gold, dataset) is None else SCORE
@@ -76,8 +83,12 @@ class MsaScore(Msa):
     def lenient(self, response: object, dataset: str) -> Any:
         if not isinstance(response, str):
             return None
-        found = set(re.findall(r"(?<![\w.])[+-]?[0-9]{1,3}(?:\.[0-9]{1,20})?(?![\w]|\.[0-9])", response))
+        text = without_reasoning(response).replace("\u2212", "-")  # the minus sign that is no hyphen
+        found = set(re.findall(r"(?<![\w.])[+-]?[0-9]{1,3}(?:\.[0-9]{1,20})?(?![\w]|\.[0-9])", text))
         return float(found.pop()) if len(found) == 1 else None
+
+    def official_of(self, part: str) -> str:
+        return ""
 
     def count(self, dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Counter:
         return metrics.score_counts(golds, predictions)

@@ -1,8 +1,9 @@
 """What a task is: the attributes and methods that one file of this folder fills in, and the parts that tasks share.
 
 A response has two readings. Strict: the exact form of the target, outer white space aside. Lenient: the answer found in
-the text. Whatever strict reads, lenient reads alike. None means unparsed; an unparsed response is counted and never
-becomes a class.
+the text, outside `<think>…</think>`. Whatever strict reads, lenient reads alike. None means unparsed; an unparsed
+response is counted and never becomes a class. Where the authors of a task published a scorer there is a third,
+official: as that script counts, its faults included, to compare with figures that were made with it.
 """
 
 from __future__ import annotations
@@ -95,6 +96,14 @@ class Task:
         """As `strict`, reading more."""
         raise NotImplementedError
 
+    def official(self, response: object, dataset: str) -> Any:
+        """The prediction as the authors' own script reads it, never None; only where `official_of` names a script."""
+        raise NotImplementedError
+
+    def official_of(self, part: str) -> str:
+        """Whose script the official reading follows, in a channel with this third part; "" where there is none."""
+        return ""
+
     def variant(self, gold: object, dataset: str) -> Task:
         """The task that reads a channel whose first gold answer is this one: itself, but for numeric sentiment."""
         return self
@@ -120,6 +129,10 @@ class Task:
     def score(self, dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Figures:
         """`finish` of `count`."""
         return self.finish(dataset, self.count(dataset, golds, predictions, keys))
+
+    def score_official(self, dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Figures:
+        """The figures of official predictions."""
+        return self.score(dataset, golds, predictions, keys)
 
     def protocols_of(self, part: str) -> tuple[str, ...]:
         """The protocols under which a channel with this third part can be scored."""
@@ -202,11 +215,33 @@ def majority(golds: Sequence) -> Any:
 
 
 def label_in(text: object, labels: tuple[str, ...]) -> str | None:
-    """The one label that a text names, any case, any punctuation; None when it names none or several."""
+    """The one label that a text names, any case, any punctuation; None when it names none or several, or denies one."""
     if not isinstance(text, str):
         return None
-    found = {match.lower() for match in _pattern(labels).findall(text)}
+    text = without_reasoning(text)
+    found = set()
+    for match in _pattern(labels).finditer(text):
+        if _NEGATION.search(text, max(0, match.start() - 24), match.start()):
+            return None
+        found.add(match[0].lower())
     return found.pop() if len(found) == 1 else None
+
+
+# "not positive", "isn't really positive", "non-negative", "neither joy": what stands right before a label denies it.
+_NEGATION = re.compile(
+    r"(?:\b(?:not|no|never|neither|nor|without|non|cannot)|n['’]t)"
+    r"(?:[\s*_\"-]+(?:a|an|the|very|really|so|at all))?[\s*_\"-]*\Z",
+    re.IGNORECASE,
+)
+_REASONING = ("think", "thinking", "reasoning")
+
+
+def without_reasoning(text: str) -> str:
+    """What an answer says after it has thought: what stands behind the last `</think>`."""
+    for tag in _REASONING:
+        if f"</{tag}>" in text:
+            text = text.rpartition(f"</{tag}>")[2]
+    return text
 
 
 @functools.cache
