@@ -14,18 +14,13 @@ from pathlib import Path
 
 from pydantic import RootModel
 
-from swift_plugins.files import CONFIGS, InputError, read_config, read_json, run_cli, write_json
+from swift_plugins.files import CONFIGS, InputError, read_config, run_cli, write_json
 from swift_plugins.options import option, parse
 from swift_plugins.scoring import scores
+from swift_plugins.scoring.coverage import AmtFolders, submission, training_note
 from swift_plugins.scoring.results import EXCLUSIONS, Channel, read_results
 
 PUBLISHED = CONFIGS / "published.yaml"
-
-# ECF and MELD are cut from the same series; the share is that of ECF 2.0 train as released.
-OVERLAP = (
-    "ECF train holds 2,535 of the 2,610 MELD test utterances: after training on ECF as released, MELD figures are"
-    " contaminated. Trained on: {}"
-)
 
 
 @dataclass(frozen=True)
@@ -49,9 +44,10 @@ class Options:
         help="leave such rows out and count them, instead of refusing the file. "
         + "; ".join(f"{name}: {text}" for name, text in EXCLUSIONS.items()),
     )
+    partial: bool = option(False, help="let --compare stand beside a set of rows that is known to be incomplete")
     rows: tuple[Path, ...] = option((), metavar="FILE", help="AMT rows that results without ids are the answers to")
     built: Path | None = option(
-        None, metavar="FILE", help="report.train.json of build_amt: says if MELD was kept out of ECF"
+        None, metavar="FILE", help="report.train.json of build_amt: what the training rows hold of the test rows"
     )
     semeval_submission: Path | None = option(
         None, metavar="FILE", help="write ecf.ecpe answers (strict) in SemEval's format"
@@ -78,6 +74,9 @@ def describe(channel: Channel, block: dict) -> list[str]:
     """Everything printed about one channel."""
     sizes = ", ".join(f"{size:,} {words}" for size, words in channel.task.sizes(channel.keys).values())
     n = f"n {block['n']:,}" + (f" ({sizes})" if sizes else "")
+    if block.get("published", {}).get("n"):
+        there = block["published"]["n"]
+        n += f", published n {there:,}" + ("" if there == block["n"] else ": NOT the same rows")
     excluded = "".join(f", {count:,} {reason} left out" for reason, count in block.get("excluded", {}).items())
     lines = [
         f"{channel.name}: {n}, unparsed {block['unparsed']:,} strict, {block['unparsed_lenient']:,} lenient{excluded}"
@@ -95,6 +94,8 @@ def describe(channel: Channel, block: dict) -> list[str]:
         lines.append(f"  judged by {mine['judge']} (prompts {mine['prompts']}), scale {mine['scale']}: {figures}")
     if "baselines_absent" in block:
         lines.append(f"  no baselines: {block['baselines_absent']}")
+    if "rows" in block:
+        lines.append(f"  {block['rows']['text']}")
     if "training" in block:
         lines.append("  " + block["training"])
     return lines + [f"  {signature}" for signature in block["signatures"]]
@@ -135,7 +136,7 @@ def print_changes(blocks: dict, before: dict) -> None:
 
 
 class Published(RootModel[dict[str, dict[str, dict[str, float | dict[str, float]]]]]):
-    """configs/published.yaml: name → channel → figure → per cent, or protocol → figure → per cent."""
+    """configs/published.yaml: name → channel → figure → per cent, or protocol → figure → per cent; `n` is a size."""
 
 
 def published(name: str) -> dict:
@@ -147,49 +148,21 @@ def published(name: str) -> dict:
     def fractions(figures: dict) -> dict:
         return {key: fractions(value) if isinstance(value, dict) else value / 100 for key, value in figures.items()}
 
-    return fractions(table[name])
+    return {
+        channel: {"n": int(figures.get("n", 0)), "figures": fractions({k: v for k, v in figures.items() if k != "n"})}
+        for channel, figures in table[name].items()
+    }
 
 
-def training_note(built: Path | None) -> str:
-    """Which ECF rows the model was trained on, as far as known; `InputError` for a report of anything but that."""
-    if built is None:
-        return OVERLAP.format("unknown (say it with --built report.train.json)")
-    report = read_json(built)
-    if not isinstance(report, dict) or report.get("split") != "train" or "clips" not in report:
-        raise InputError("is not the report.train.json that build_amt wrote", built)
-    options, clips = report.get("options", {}), report["clips"]
-    if "ecf" not in clips:
-        return OVERLAP.format(f"without ECF ({built})")
-    excluded = options.get("exclude_leaks")
-    which = f"without what {', '.join(excluded)} hold, too" if excluded else "as released"
-    return OVERLAP.format(f"ECF {which} ({built})")
-
-
-def submission(channel: Channel, files: list[Path]) -> list[dict]:
-    """Strict answers in the format of SemEval-2024 Task 3 subtask 2: one entry per conversation.
-
-    Conversations without a non-neutral utterance have no row, so they are not in it. Raises InputError when a row does
-    not say which conversation it is from (no clip, and no --rows).
-    """
-    conversations: dict[int, set] = {}
-    for target, prediction, (file, line) in zip(channel.keys, channel.strict, channel.places, strict=True):
-        number = (target.dialogue or "").rpartition("dia")[2]
-        if not number.isdigit():
-            reason = "does not say which conversation it is from: give the AMT rows it was made of with --rows"
-            raise InputError(reason, files[file], line)
-        conversations.setdefault(int(number), set()).update(prediction or ())
-    return [
-        {
-            "conversation_ID": number,
-            "emotion-cause_pairs": [[f"{index}_{emotion}", str(cause)] for index, emotion, cause in sorted(pairs)],
-        }
-        for number, pairs in sorted(conversations.items())
-    ]
+def folders_of(args: Options) -> AmtFolders:
+    """The AMT folders beside the files that were named."""
+    return AmtFolders([*args.rows, *([args.built] if args.built else [])])
 
 
 def score_all(args: Options) -> tuple[dict[str, Channel], dict[str, dict], dict[str, dict]]:
     """Channels, their blocks with everything that stands beside the figures, and the blocks of `--before`."""
     figures = published(args.compare) if args.compare else {}
+    folders = folders_of(args)
     channels = read_results(args.files, args.task, args.exclude, args.rows)
     blocks = {name: scores.score_channel(channel, args.bootstrap) for name, channel in channels.items()}
     before = {}
@@ -202,12 +175,16 @@ def score_all(args: Options) -> tuple[dict[str, Channel], dict[str, dict], dict[
             {"file": str(args.files[file]), "line": line, "response": response}
             for (file, line), response in channel.unparsed
         ]
+        if coverage := folders.coverage(channel):
+            block["rows"] = coverage.as_json() | {"text": str(coverage)}
         if name in figures:
-            block["published"] = {"name": args.compare, "figures": figures[name]}
+            if coverage and not coverage.whole and not args.partial:
+                raise InputError(f"{name}: {coverage}; --partial compares all the same")
+            block["published"] = {"name": args.compare, **figures[name]}
         if name in before:
             block["before"] = {key: before[name][key] for key in ("n", "unparsed", *scores.READINGS)}
-        if channel.dataset == "meld":
-            block["training"] = training_note(args.built)
+        if any(channel.units):
+            block["training"] = training_note(channel, args.built)
         if args.judge and args.judge_model and channel.task.judged:
             from swift_plugins.scoring.judge import judge
 
@@ -232,7 +209,7 @@ def main() -> int:
         pairs = [channel for channel in channels.values() if "semeval" in channel.task.protocols]
         if len(pairs) != 1:
             raise InputError("--semeval-submission needs results of exactly one ecpe channel")
-        write_json(args.semeval_submission, submission(pairs[0], list(args.files)))
+        write_json(args.semeval_submission, submission(pairs[0], args.files, folders_of(args)))
     if args.report:
         from swift_plugins.scoring.report import write_report
 

@@ -19,7 +19,7 @@ from data_prep import ecf_emotions, prompts
 from data_prep.doctor import leakage
 from data_prep.eri import review as eri_review
 from data_prep.readers import READERS, SPLITS, media, tasks_of
-from data_prep.readers.sample import Fault, Sample
+from data_prep.readers.sample import Fault, Sample, SplitAbsent
 from swift_plugins.files import InputError, is_text, read_json, read_rows, run_cli, write_json, write_rows
 from swift_plugins.options import option, parse
 from swift_plugins.tasks import TASKS, LeftOut, split_channel
@@ -50,7 +50,7 @@ class Options:
     exclude_leaks: str = option(
         "",
         metavar="SPLITS",
-        help="leave out training conversations that these hold too, e.g. meld:test,meld:dev (data_prep.doctor.leakage)",
+        help="leave out training conversations that these hold too: meld:test,ecf:test, or all",
     )
     ecf_mer: bool = option(False, help="write ECF's utterances as MER rows, too (ecf.mer)")
     ecf_emotions: Path | None = option(
@@ -59,7 +59,9 @@ class Options:
         help="result file of ecf.mer: ECPE prompts show its emotions instead of the gold (data_prep.ecf_emotions)",
     )
     msa: str = option(
-        "label", choices=("label", "score"), help="MSA as positive / negative, or MOSEI's score as a number"
+        "label",
+        choices=("label", "three", "score"),
+        help="MSA as positive / negative, with neutral as a third class, or as MOSEI's score",
     )
     neutral: str = option("positive", choices=("positive", "drop"), help="neutral clips in MSA")
     mosei_ties: str = option("first", choices=("first", "drop"), help="equal strongest emotions")
@@ -71,10 +73,6 @@ class Options:
     media_root: Path | None = option(
         None, metavar="DIR", help="what media paths are relative to (default: the datasets' parent)"
     )
-
-    @property
-    def leak_splits(self) -> tuple[str, ...]:
-        return tuple(filter(None, self.exclude_leaks.split(",")))
 
     def of_reader(self, dataset: str) -> dict[str, str]:
         """The options of one dataset's reader."""
@@ -132,7 +130,10 @@ class Builder:
         self.faults: list[Fault] = []
         self.left_out: dict[str, Counter] = {}  # channel → reason → count
         self.clips: dict[str, dict[str, int]] = {}
-        self.held_out: list[Sample] = []  # of exclude_leaks: what no training conversation may hold
+        self.held_out: dict[str, list[Sample]] = {}  # of exclude_leaks: what no training conversation may hold
+        self.others: dict[str, list[Sample]] = {}  # dev and test splits, for `overlap`
+        self.dialogues: dict[str, list[str]] = {}
+        self.overlap: dict[str, dict[str, dict[str, int]]] = {}
 
     def add(self, dataset: str, root: Path) -> None:
         """Read one dataset's split and make its rows.
@@ -146,7 +147,11 @@ class Builder:
         found = {fault.where for fault in self.faults if fault.kind == "known_bad_clip"}
         dropped = len(found - {sample.id for sample in samples})
         read = len(samples)
+        if dialogues := list(dict.fromkeys(sample.dialogue for sample in samples if sample.dialogue)):
+            self.dialogues[dataset] = dialogues
         samples = self._without_leaks(samples)
+        if dialogues:
+            self.overlap[dataset] = overlaps(samples, self.others)
         if dataset == "ecf" and self.options.ecf_emotions:
             samples = ecf_emotions.relabel(samples, self.options.ecf_emotions, self.faults)
         tasks = tasks_of(dataset) + (("mer",) if dataset == "ecf" and self.options.ecf_mer else ())
@@ -175,9 +180,9 @@ class Builder:
         """The samples whose conversations stand in none of the held-out splits; the others are named in the report."""
         if not self.held_out or not any(sample.conversation for sample in samples):
             return samples
-        leaked = leakage.linked_conversations(samples, self.held_out)
+        leaked = leakage.linked_conversations(samples, (s for split in self.held_out.values() for s in split))
         kept = [sample for sample in samples if sample.dialogue not in leaked]
-        splits = ", ".join(self.options.leak_splits)
+        splits = ", ".join(self.held_out)
         for conversation in sorted(leaked):
             self.faults.append(Fault("leak_excluded", conversation, f"stands in {splits} as well; left out"))
         return kept
@@ -225,11 +230,11 @@ class Builder:
                 self._leave_out(channel, "neither a peak frame nor a clip to look at")
                 continue
             try:
-                response = task.target(gold.answer, sample.dataset)
+                response = task.of_part(gold.part).target(gold.answer, sample.dataset)
             except ValueError as error:
                 raise InputError(f"{sample.id}: {error}") from None
             row = {"id": sample.id, "channel": f"{channel}.{gold.part}" if gold.part else channel}
-            row |= {"query": self.wording.query(sample, key, gold.wording), "response": response, **files}
+            row |= {"query": self.wording.query(sample, key, gold.wording, gold.part), "response": response, **files}
             if facts := task.facts(sample):
                 row["facts"] = facts
             self.files[channel].append(row)
@@ -257,6 +262,8 @@ class Builder:
                 "rows": len({row["id"] for rows in self.files.values() for row in rows}),
                 "table_1": TABLE_1_CLIPS,
             },
+            "dialogues": self.dialogues,
+            "overlap": self.overlap,
             "left_out": {channel: dict(reasons) for channel, reasons in sorted(self.left_out.items())},
             "fault_counts": dict(sorted(Counter(fault.kind for fault in self.faults).items())),
             "faults": [asdict(fault) for fault in self.faults],
@@ -272,7 +279,7 @@ class Builder:
             "jobs": chosen.jobs,
             "neutral": chosen.neutral,
             "allow_loss": chosen.allow_loss,
-            "exclude_leaks": chosen.leak_splits,
+            "exclude_leaks": list(self.held_out),
             "ecf_mer": chosen.ecf_mer,
             "ecf_emotions": str(chosen.ecf_emotions) if chosen.ecf_emotions else None,
             "mosei": chosen.of_reader("mosei"),
@@ -305,25 +312,45 @@ def check_media_root(out: Path, media_root: Path) -> None:
             )
 
 
-def held_out(splits: Iterable[str], split: str, folders: dict[str, Path]) -> list[Sample]:
-    """The samples of splits named like `meld:test`.
+def other_splits(split: str, folders: Mapping[str, Path]) -> dict[str, list[Sample]]:
+    """`meld:test` → samples, for the dev and test splits of dialogues that are there; {} unless train is built."""
+    found = {}
+    for dataset, folder in folders.items() if split == "train" else ():
+        for other in SPLITS[1:]:
+            try:
+                samples = list(READERS[dataset].read(folder, other, []))
+            except SplitAbsent:
+                continue
+            if any(sample.dialogue for sample in samples):
+                found[f"{dataset}:{other}"] = samples
+    return found
 
-    `InputError` for another name, for a dataset whose folder is not given, and when anything but train is built: a
-    held-out split that loses conversations would not compare.
+
+def held_out(wanted: str, split: str, others: Mapping[str, list[Sample]]) -> dict[str, list[Sample]]:
+    """Those of the other splits that `--exclude-leaks` names; `InputError` for a name of none of them.
+
+    Only training rows are chosen so: a held-out split that loses conversations would not compare.
     """
-    samples = []
-    for name in splits:
-        dataset, _, other = name.partition(":")
-        if dataset not in ("meld", "ecf") or other not in ("dev", "test"):
-            raise InputError(
-                f"--exclude-leaks takes meld:test, meld:dev, ecf:test or several with commas, not {name!r}"
-            )
-        if split != "train":
-            raise InputError("--exclude-leaks is for --split train: the others are what is kept apart")
-        if dataset not in folders:
-            raise InputError(f"--exclude-leaks {name} needs --{dataset} DIR")
-        samples += READERS[dataset].read(folders[dataset], other, [])
-    return samples
+    if wanted and split != "train":
+        raise InputError("--exclude-leaks is for --split train: the others are what is kept apart")
+    if wanted == "all":
+        return dict(others)
+    names = list(filter(None, wanted.split(",")))
+    for name in names:
+        if name not in others:
+            there = f"there are {', '.join(others)}" if others else "none of the folders given holds one"
+            raise InputError(f"--exclude-leaks: {name} is no held-out split of dialogues here; {there}")
+    return {name: others[name] for name in names}
+
+
+def overlaps(samples: list[Sample], others: Mapping[str, list[Sample]]) -> dict[str, dict[str, int]]:
+    """Held-out split → how many of its utterances stand in the conversations of `samples`, and how many it has."""
+    ours = leakage.ConversationIndex(samples)
+    counts = {}
+    for name, held in others.items():
+        links = leakage.compare(ours, leakage.ConversationIndex(held)).links
+        counts[name] = {"utterances": len({link.right for link in links}), "of": len(held)}
+    return counts
 
 
 def table(report: dict) -> str:
@@ -379,7 +406,8 @@ def main() -> int:
     media_root = check(options, folders)
     wording = prompts.load(options.prompts)
     beside = {name: [f for d in folders.values() if (f := d / f"{name}.jsonl").is_file()] for name in ("fer", "eri")}
-    excluded = held_out(options.leak_splits, options.split, folders)
+    others = other_splits(options.split, folders)
+    excluded = held_out(options.exclude_leaks, options.split, others)
     fer = Records.read(options.fer or beside["fer"], "caption")
     if options.review:
         reviewed = eri_review.read_eri(options.eri or beside["eri"], options.review)
@@ -387,7 +415,7 @@ def main() -> int:
     else:
         eri = Records.read(options.eri or beside["eri"], "reason")
     builder = Builder(options, media_root, wording, fer, eri)
-    builder.held_out = excluded
+    builder.held_out, builder.others = excluded, others
     for dataset, folder in folders.items():
         builder.add(dataset, folder)
     print(table(builder.write()))

@@ -72,10 +72,10 @@ class Prompts:
     tasks: dict[str, str]
     formats: dict[str, str]
 
-    def query(self, sample: Sample, task: str, wording: str = "") -> str:
+    def query(self, sample: Sample, task: str, wording: str = "", part: str = "") -> str:
         """The query of `sample` for `task`, byte for byte what the template says; no stripping, no cleaning.
 
-        `wording` names another template than the task's own (`msa_score`).
+        `wording` names another template than the task's own (`msa_score`), `part` the third part of the row's channel.
         """
         key = wording or task
         template = self.tasks.get(f"{sample.dataset}.{key}", self.tasks.get(key))
@@ -85,7 +85,7 @@ class Prompts:
             "transcript": sample.text,
             "speaker": sample.speaker,
             "identifier": TASKS[task].identifier,
-            "labels": self.formats["labels_separator"].join(TASKS[task].labels.get(sample.dataset, ())),
+            "labels": self.formats["labels_separator"].join(TASKS[task].of_part(part).labels.get(sample.dataset, ())),
         }
         if TASKS[task].fields:
             fields |= self._dialogue(sample)

@@ -31,7 +31,7 @@ from swift.utils import Serializer, get_logger
 from swift_plugins import metrics
 from swift_plugins.scoring import scores
 from swift_plugins.scoring.results import group_rows
-from swift_plugins.tasks import TASKS, Task, split_channel
+from swift_plugins.tasks import TASKS, Task, task_of
 from swift_plugins.tasks.task import set_f1
 
 logger = get_logger()
@@ -39,11 +39,11 @@ logger = get_logger()
 
 def _gold(channel: str, solution: str) -> tuple[Task, str, object]:
     """(task, dataset, gold); ValueError for a solution that is no answer of its channel."""
-    dataset, key, _ = split_channel(channel)
-    gold = TASKS[key].strict(solution, dataset)
+    task, dataset = task_of(channel)
+    gold = task.strict(solution, dataset)
     if gold is None:
         raise ValueError(f"{solution!r} is not an answer of {channel}")
-    return TASKS[key], dataset, gold
+    return task, dataset, gold
 
 
 def answer_reward(completion: str, channel: str, solution: str) -> float | None:
@@ -54,8 +54,8 @@ def answer_reward(completion: str, channel: str, solution: str) -> float | None:
 
 def format_reward(completion: str, channel: str, solution: str) -> float:
     """1 for an answer of the exact form, right or wrong."""
-    dataset, key, _ = split_channel(channel)
-    return float(TASKS[key].strict(completion, dataset) is not None)
+    task, dataset = task_of(channel)
+    return float(task.strict(completion, dataset) is not None)
 
 
 def part_reward(name: str, completion: str, channel: str, solution: str) -> float | None:

@@ -204,9 +204,14 @@ def test_rows_join_the_results_of_others_exactly_or_not_at_all(write, tmp_path):
     assert "--rows" in refused(results, "--semeval-submission", submission)
     assert not submission.exists()
     assert "no baselines: 2 rows do not say" in run(results).stdout
+    assert "report.test.json" in refused(results, "--semeval-submission", submission, "--rows", rows)
+    dialogues = [f"ecf/test/dia{number}" for number in (1376, 1375, 1380)]
+    (tmp_path / "report.test.json").write_text(json.dumps({"dialogues": {"ecf": dialogues}}))
     assert run(results, "--semeval-submission", submission, "--rows", rows).returncode == 0
-    assert json.loads(submission.read_text()) == [
-        {"conversation_ID": number, "emotion-cause_pairs": [["1_joy", "1"]]} for number in (1375, 1376)
+    assert json.loads(submission.read_text()) == [  # in the owners' order, without a target too
+        {"conversation_ID": 1376, "emotion-cause_pairs": [["1_joy", "1"]]},
+        {"conversation_ID": 1375, "emotion-cause_pairs": [["1_joy", "1"]]},
+        {"conversation_ID": 1380, "emotion-cause_pairs": []},
     ]
     assert "is the answer to none of the AMT rows" in refused(write([result("third")]), "--rows", rows)
     twice = write([built("first", 1375), built("first", 1376)], "twice.jsonl")
@@ -235,6 +240,7 @@ def test_published_figures_and_forgetting(write, tmp_path):
     done = run(now, "--before", before, "--compare", "emoverse-4b", "--json", tmp_path / "o.json")
     assert done.returncode == 0, done.stderr
     assert "67.28" in done.stdout and "emoverse-4b" in done.stdout
+    assert "n 1, published n 2,610: NOT the same rows" in done.stdout
     assert "100.00 →   0.00" in done.stdout and "-100.00" in done.stdout
     assert "mosei.msa" in done.stdout and "only before" in done.stdout
     block = json.loads((tmp_path / "o.json").read_text())["meld.mer"]
@@ -376,18 +382,64 @@ def test_nothing_is_written_when_a_file_is_refused(write, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("report", "said"),
+    ("overlap", "said"),
     [
-        (None, "unknown"),
-        ({"clips": {"ecf": {}}, "options": {"exclude_leaks": []}}, "ECF as released"),
-        ({"clips": {"ecf": {}}, "options": {"exclude_leaks": ["meld:test"]}}, "ECF without what meld:test hold"),
-        ({"clips": {"meld": {}}, "options": {}}, "without ECF"),
+        ("no report", "is not known (--built report.train.json tells)"),
+        (None, "is not known ("),  # a report of an older version
+        ({"ecf": {"meld:test": {"utterances": 2535, "of": 2610}}}, "CONTAMINATED by training on meld:test: ecf rows"),
+        (
+            {"ecf": {"meld:test": {"utterances": 0, "of": 2610}}},
+            "no utterance of meld:test stands in the training rows",
+        ),
+        ({"ecf": {"ecf:test": {"utterances": 3, "of": 9}}}, "whether the training rows hold meld:test is not known"),
     ],
 )
-def test_contamination_is_named(write, tmp_path, report, said):
-    (tmp_path / "report.train.json").write_text(json.dumps({"split": "train"} | (report or {})))
-    options = ["--built", tmp_path / "report.train.json"] if report else []
-    assert f"Trained on: {said}" in run(write([row("Joy.", "Joy.")]), *options).stdout
+def test_contamination_is_what_the_build_counted(write, tmp_path, overlap, said):
+    built = tmp_path / "report.train.json"
+    built.write_text(json.dumps({"split": "train", "clips": {}, "overlap": overlap}))
+    options = [] if overlap == "no report" else ["--built", built]
+    assert said in run(write([row("Joy.", "Joy.")]), *options).stdout
+
+
+def test_no_contamination_is_claimed_of_clips_without_dialogues(write):
+    assert (
+        "training rows" not in run(write([row("Positive.", "Positive.", "mosei.msa") | {"videos": ["a.mp4"]}])).stdout
+    )
+
+
+@pytest.fixture
+def amt(write, tmp_path):
+    """An AMT folder with three MELD test rows, and a result of some of them."""
+
+    def result(*numbers):
+        return write(
+            [
+                {"id": f"meld/test/dia0_utt{i}", "channel": "meld.mer", "labels": "Joy.", "response": "Joy."}
+                for i in numbers
+            ]
+        )
+
+    (tmp_path / "amt").mkdir()
+    rows = [{"id": f"meld/test/dia0_utt{i}", "channel": "meld.mer", "query": "?", "response": "Joy."} for i in range(3)]
+    built = write(rows, "amt/meld.mer.test.jsonl")
+    (built.parent / "report.train.json").write_text('{"split": "train", "clips": {}}')
+    return built.parent, result
+
+
+@pytest.mark.parametrize("how", ["--rows", "--built", "AMT_DATA"])
+def test_an_incomplete_run_is_named_and_not_compared(amt, tmp_path, how):
+    folder, result = amt
+    given = {"--rows": ["--rows", folder / "meld.mer.test.jsonl"], "--built": ["--built", folder / "report.train.json"]}
+    options = given.get(how, [])
+    environment = {"AMT_DATA": str(folder)} if how == "AMT_DATA" else {}
+    whole = run(result(0, 1, 2), *options, **environment).stdout
+    assert f"all 3 rows of {folder / 'meld.mer.test.jsonl'}" in whole
+    partial = result(0, 2, 7)
+    text = "1 of 3 rows are missing (meld/test/dia0_utt1); 1 are no rows (meld/test/dia0_utt7)"
+    assert text in run(partial, *options, **environment).stdout
+    done = run(partial, *options, "--compare", "emoverse-4b", **environment)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and text in done.stderr and "--partial" in done.stderr
+    assert "67.28" in run(partial, *options, "--compare", "emoverse-4b", "--partial", **environment).stdout
 
 
 @pytest.mark.parametrize("report", [[], {}, {"split": "test", "clips": {"meld": {}}}, {"split": "train"}])

@@ -224,10 +224,10 @@ def test_build_amt_leaves_out_leaking_conversations_and_its_report_says_so(build
 @pytest.mark.parametrize(
     "split, leaks, reason",
     [
-        ("train", "meld:train", "takes meld:test"),
-        ("train", "iemocap:test", "takes meld:test"),
-        ("train", "ecf:test", "needs --ecf"),
-        ("train", "meld:dev", "holds no dev_sent_emo.csv"),
+        ("train", "meld:train", "is no held-out split of dialogues here; there are meld:test"),
+        ("train", "iemocap:test", "is no held-out split of dialogues here; there are meld:test"),
+        ("train", "ecf:test", "ecf:test is no held-out split"),
+        ("train", "meld:dev", "meld:dev is no held-out split"),
         ("test", "meld:test", "is for --split train"),
     ],
 )
@@ -246,3 +246,18 @@ def test_no_linked_conversation_remains_in_the_real_rows(build, shared, annotati
     kept = {conversation_id(json.loads(row)["id"]) for row in rows}
     leaking = {conversation_id(left) for left, right in annotations[2].items() if right.startswith("meld/dev/")}
     assert kept and leaking and not kept & leaking
+    overlap = json.loads((tmp_path / "report.train.json").read_text())["overlap"]
+    assert overlap["ecf"]["meld:dev"] == {"utterances": 0, "of": 1109}
+
+
+@pytest.mark.slow
+def test_the_report_counts_what_training_rows_hold_of_held_out_ones(build, shared, tmp_path):
+    """ECF as released holds 1,078 of MELD's 1,109 dev utterances; `all` leaves out every such conversation."""
+    folders = ("--meld", shared / "meld", "--ecf", shared / "ecf2", "--split", "train", "--out", tmp_path)
+    counts = []
+    for options in ((), ("--exclude-leaks", "all")):
+        assert build(*folders, *options) == 0
+        counts.append(
+            json.loads((tmp_path / "report.train.json").read_text())["overlap"]["ecf"]["meld:dev"]["utterances"]
+        )
+    assert counts == [1078, 0]

@@ -163,28 +163,29 @@ class _Content(NamedTuple):
     gold: object
 
 
-def join_facts(files: Collection[Path], rows: Collection[Path]) -> dict[Place, dict]:
-    """Place of each result row without facts → the AMT row (of the files `rows`) that it answers.
+def join_facts(files: Collection[Path], rows: Collection[Path], task: str | None = None) -> dict[Place, dict]:
+    """Place of each result row without id and facts → the AMT row (of the files `rows`) that it answers.
 
     Joined by channel, query and gold answer, exactly or not at all: `InputError` for a result that no AMT row made.
     AMT rows of the same content are told apart by their order, when the results are as many and stand in it.
     """
-    known: dict[_Content, list[tuple[int, dict]]] = defaultdict(list)
+    known: dict[_Content, list[dict]] = defaultdict(list)
     for path in rows:
         for _, row in read_rows(path):
-            content = _Content(row.get("channel"), query_of(row), row.get("response"))
-            known[content].append((len(known), {"id": row.get("id"), "facts": row.get("facts") or {}}))
+            content = _Content(_base(row.get("channel")), query_of(row), row.get("response"))
+            told = {key: row.get(key) for key in ("id", "channel")} | {"facts": row.get("facts") or {}}
+            known[content].append(told)
     found: dict[_Content, list[Place]] = defaultdict(list)
     for file, line, row in _rows(files, {"truncated"}, Counter()):
-        if "facts" not in row:
+        if "facts" not in row and "id" not in row:
             gold = row.get("labels", row.get("label"))
-            content = _Content(row.get("channel"), query_of(row), gold)
+            content = _Content(_base(row.get("channel") or task), query_of(row), gold)
             if content not in known:
                 raise InputError("is the answer to none of the AMT rows given with --rows", [*files][file], line)
             found[content].append((file, line))
     joined: dict[Place, dict] = {}
     for content, places in found.items():
-        candidates = [row for _, row in known[content]]
+        candidates = known[content]
         if len(candidates) != len(places) and len({json.dumps(row["facts"]) for row in candidates}) > 1:
             file, line = places[0]
             reason = (
@@ -207,9 +208,9 @@ def read_results(
     """
     files, excluded = [Path(file) for file in files], set(exclude)
     if task is not None:
-        _scored_as(task)
+        scored_as(task)
     lost: Counter = Counter()
-    collector = _Collector(files, excluded, task, join_facts(files, list(map(Path, rows))) if rows else {})
+    collector = _Collector(files, excluded, task, join_facts(files, list(map(Path, rows)), task) if rows else {})
     for file, line, row in _rows(files, excluded, lost):
         collector.add(file, line, row)
     collector.drop_duplicates()
@@ -256,6 +257,7 @@ class _Collector:
         path = self.files[file]
         if "response" not in row:
             raise InputError("is not a result row: it has no `response`", path, line)
+        row = row | self.joined.get((file, line), {})
         name, mark, channel = self._channel(row, path, line)
         gold = self._gold(channel, row, path, line)
         if gold is None:
@@ -266,7 +268,6 @@ class _Collector:
         strict, lenient = self._parse(channel, response)
         if not channel.task.counts_answer(mark):
             strict = lenient = ()
-        row = row | self.joined.get((file, line), {})
         facts = facts_of(row)
         if strict is None and len(channel.unparsed) < 20:
             shown = response if isinstance(response, str) else json.dumps(response)
@@ -289,13 +290,13 @@ class _Collector:
             raise InputError("has no channel; say which one with --task, such as --task meld.mer", path, line)
         if name not in self._names:
             try:
-                self._names[name] = _scored_as(name)
+                self._names[name] = scored_as(name)
             except InputError as error:
                 raise InputError(error.reason, path, line) from None
         base, mark = self._names[name]
         if base not in self.channels:
             dataset, key, part = split_channel(base)
-            self.channels[base] = Channel(base, dataset, TASKS[key], part)
+            self.channels[base] = Channel(base, dataset, TASKS[key].of_part(part), part)
         return name, mark, self.channels[base]
 
     def _gold(self, channel: Channel, row: dict, path: Path, line: int) -> object:
@@ -371,7 +372,15 @@ class _Collector:
         return self.files[file], line
 
 
-def _scored_as(channel: str) -> tuple[str, str]:
+def _base(channel: object) -> object:
+    """The channel in which rows of this one are scored; itself where it is none."""
+    try:
+        return scored_as(channel)[0] if isinstance(channel, str) else channel
+    except InputError:
+        return channel
+
+
+def scored_as(channel: str) -> tuple[str, str]:
     """(channel that it is scored in, mark of its rows); InputError when no task scores it.
 
     `mosei.msa.zero` is part of `mosei.msa`, its rows marked as of zero sentiment. `ecf.ecpe.missed`, the targets that

@@ -17,7 +17,7 @@ from swift_plugins import extensions
 from swift_plugins.tasks import ecpe, eri, fer, mer, msa
 from swift_plugins.tasks.task import Gold, LabelTask, LeftOut, Task
 
-__all__ = ["TASKS", "Gold", "LabelTask", "LeftOut", "Task", "split_channel"]
+__all__ = ["TASKS", "Gold", "LabelTask", "LeftOut", "Task", "split_channel", "task_of"]
 
 TASKS: dict[str, Task] = {"msa": msa.TASK, "mer": mer.TASK, "fer": fer.TASK, "eri": eri.TASK, "ecpe": ecpe.TASK}
 
@@ -30,6 +30,12 @@ def split_channel(channel: object) -> tuple[str, str, str]:
     if parts[1] not in TASKS:
         raise ValueError(f"{channel!r} names no task: {parts[1]!r} is not one of {', '.join(TASKS)}")
     return parts[0], parts[1], parts[2] if len(parts) == 3 else ""
+
+
+def task_of(channel: object) -> tuple[Task, str]:
+    """(task, dataset) of a channel; ValueError as `split_channel`."""
+    dataset, key, part = split_channel(channel)
+    return TASKS[key].of_part(part), dataset
 
 
 extensions.load()

@@ -18,7 +18,7 @@ class Msa(LabelTask):
     name = "multimodal sentiment analysis"
     identifier = "<sentiment>"
     labels = dict.fromkeys(("mosei", "meld", "mosi"), ("Positive", "Negative"))
-    wordings = ("msa_score",)
+    wordings = ("msa_score", "msa_three")
     protocols = ("acc2",)
     headlines = (("acc2_has0", "Acc2 negative / non-negative"), ("acc2_non0", "Acc2 negative / positive"))
     table_1 = 25_859
@@ -28,9 +28,11 @@ class Msa(LabelTask):
         if sample.sentiment is None:
             return
         neutral = sample.sentiment == "neutral"
-        if options.msa == "score" and sample.score is not None:
+        if options.msa == "three":
+            yield Gold(sample.sentiment, "three", "msa_three")
+        elif options.msa == "score" and sample.score is not None:
             yield Gold(sample.score, ZERO if neutral and sample.split != "train" else "", "msa_score")
-        elif neutral and sample.split != "train" and sample.dataset == "mosei":
+        elif neutral and sample.split != "train":
             yield Gold("positive", ZERO)
         elif neutral and options.neutral == "drop":
             yield LeftOut("neutral sentiment (--neutral drop)")
@@ -46,6 +48,9 @@ class Msa(LabelTask):
 
     def official_of(self, part: str) -> str:
         return "EmoVerse"
+
+    def of_part(self, part: str) -> Task:
+        return THREE if part == "three" else self
 
     def variant(self, gold: object, dataset: str) -> Task:
         return self if SCORE.strict(gold, dataset) is None else SCORE
@@ -100,5 +105,23 @@ class MsaScore(Msa):
         return {"mean score": [sum(golds) / len(golds)] * len(golds)}
 
 
+class MsaThree(LabelTask):
+    """Sentiment in MELD's own three classes (`build_amt --msa three`), channel `<dataset>.msa.three`."""
+
+    key = "msa"
+    name = "multimodal sentiment analysis, three classes"
+    identifier = "<sentiment>"
+    labels = dict.fromkeys(Msa.labels, ("Positive", "Neutral", "Negative"))
+    protocols = ("three",)
+    headlines = (("weighted_f1", "weighted F1"), ("accuracy", "accuracy"))
+
+    def count(self, dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Counter:
+        return metrics.confusion(golds, predictions)
+
+    def finish(self, dataset: str, counts: Counter) -> Figures:
+        return metrics.classification(counts, self.classes(dataset))
+
+
 SCORE = MsaScore()
+THREE = MsaThree()
 TASK = Msa()

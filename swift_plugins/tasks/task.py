@@ -104,6 +104,10 @@ class Task:
         """Whose script the official reading follows, in a channel with this third part; "" where there is none."""
         return ""
 
+    def of_part(self, part: str) -> Task:
+        """The task that reads channels with this third part: itself, but for sentiment in three classes."""
+        return self
+
     def variant(self, gold: object, dataset: str) -> Task:
         """The task that reads a channel whose first gold answer is this one: itself, but for numeric sentiment."""
         return self
