@@ -9,18 +9,20 @@ FER and ERI rows come from <dataset dir>/fer.jsonl and eri.jsonl where they exis
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, make_dataclass
 from pathlib import Path
+from typing import IO
 
 from data_prep import ecf_emotions, prompts
 from data_prep.doctor import leakage
 from data_prep.eri import review as eri_review
 from data_prep.readers import READERS, SPLITS, media, tasks_of
-from data_prep.readers.sample import Fault, Sample, SplitAbsent
-from swift_plugins.files import InputError, is_text, read_json, read_rows, run_cli, write_json, write_rows
+from data_prep.readers.sample import Fault, Sample, SplitAbsent, conversation_id
+from swift_plugins.files import AtomicFiles, InputError, is_text, read_json, read_rows, run_cli
 from swift_plugins.options import option, parse
 from swift_plugins.tasks import TASKS, LeftOut, split_channel
 
@@ -85,53 +87,91 @@ class Options:
 
 @dataclass(frozen=True)
 class Records:
-    """The records of fer.jsonl or eri.jsonl files by clip id, each with the folder that its picture is relative to."""
+    """The records of fer.jsonl or eri.jsonl files by clip id: text, picture, and the folder the picture is relative to.
 
-    by_id: dict[str, tuple[dict, Path]]
+    text_key: what the text is called there, `caption` or `reason`.
+    """
+
+    text_key: str
+    by_id: dict[str, tuple[str | None, str | None, Path]]
 
     @classmethod
-    def read(cls, paths: Iterable[Path], text: str) -> Records:
-        """`InputError` for a record whose `id` or `text` key holds no text (`text` may be null), or a repeated id."""
-        by_id: dict[str, tuple[dict, Path]] = {}
+    def read(cls, paths: Iterable[Path], text_key: str) -> Records:
+        """`InputError` for a record whose `id` or text is no text (the text may be null), or a repeated id."""
+        by_id: dict[str, tuple[str | None, str | None, Path]] = {}
         for path in paths:
             for number, record in read_rows(path):
                 if not isinstance(record.get("id"), str):
                     raise InputError("has no text under id", path, number)
-                if text not in record or not isinstance(record[text], str | None):
-                    raise InputError(f"has no text under {text}", path, number)
-                if not is_text(record[text] or ""):
-                    raise InputError(f"{text} holds half of a surrogate pair, which is no character", path, number)
+                if text_key not in record or not isinstance(record[text_key], str | None):
+                    raise InputError(f"has no text under {text_key}", path, number)
+                if not is_text(record[text_key] or ""):
+                    raise InputError(f"{text_key} holds half of a surrogate pair, which is no character", path, number)
                 if not isinstance(record.get("image"), str | None):
                     raise InputError("image is not the path of a picture", path, number)
                 if record["id"] in by_id:
                     raise InputError(f"duplicate id {record['id']}", path, number)
-                by_id[record["id"]] = (record, path.parent)
-        return cls(by_id)
+                by_id[record["id"]] = (record[text_key], record.get("image"), path.parent)
+        return cls(text_key, by_id)
+
+    def of(self, sample: Sample) -> dict[str, str | None] | None:
+        """What a task may know of the clip's record; None where there is none."""
+        found = self.by_id.get(sample.id)
+        return found and {self.text_key: found[0]}
 
     def image(self, sample: Sample) -> Path | None:
         """The peak frame of the clip; `InputError` when the record names one that is not there."""
-        record, folder = self.by_id.get(sample.id, ({}, Path()))
-        if not record.get("image"):
+        _, image, folder = self.by_id.get(sample.id, (None, None, Path()))
+        if not image:
             return None
-        path = folder / record["image"]
+        path = folder / image
         if not path.is_file():
             raise InputError(f"the peak frame of {sample.id} is not there", path)
         return path
 
 
-class Builder:
-    """The rows of one split: `add` datasets, then `write`."""
+class FaultLog(list):
+    """Counts faults by kind and keeps the first `KEPT` of each; all of them go to `file`."""
 
-    def __init__(self, options: Options, media_root: Path, wording: prompts.Prompts, fer: Records, eri: Records):
-        self.options, self.media_root, self.wording = options, media_root, wording
+    KEPT = 100
+
+    def __init__(self, file: IO[str]):
+        super().__init__()
+        self.file, self.counts = file, Counter()
+
+    def append(self, fault: Fault) -> None:
+        self.counts[fault.kind] += 1
+        self.file.write(json.dumps(asdict(fault), ensure_ascii=False) + "\n")
+        if self.counts[fault.kind] <= self.KEPT:
+            super().append(fault)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every fault is kept."""
+        return len(self) == self.counts.total()
+
+
+class Builder:
+    """The rows of one split: `add` datasets, then `report`. Rows are written as they are made, none is kept."""
+
+    def __init__(
+        self,
+        options: Options,
+        media_root: Path,
+        wording: prompts.Prompts,
+        records: Mapping[str, Records],
+        files: AtomicFiles,
+    ):
+        self.options, self.media_root, self.wording, self.files = options, media_root, wording, files
         self.split, self.out = options.split, options.out
-        self.records = {"fer": fer, "eri": eri}
-        self.files: dict[str, list[dict]] = {}  # <dataset>.<task> → rows
-        self.faults: list[Fault] = []
+        self.records = records  # of fer and eri
+        self.faults = FaultLog(files.open(self.out / f"faults.{self.split}.jsonl"))
+        self.channels: Counter = Counter()
         self.left_out: dict[str, Counter] = {}  # channel → reason → count
         self.clips: dict[str, dict[str, int]] = {}
-        self.held_out: dict[str, list[Sample]] = {}  # of exclude_leaks: what no training conversation may hold
-        self.others: dict[str, list[Sample]] = {}  # dev and test splits, for `overlap`
+        self.total_clips = 0  # that became a row
+        self.held_out: list[str] = []  # of exclude_leaks: splits that no training conversation may hold
+        self.others: dict[str, list[Sample]] = {}  # dev and test splits by name
         self.dialogues: dict[str, list[str]] = {}
         self.overlap: dict[str, dict[str, dict[str, int]]] = {}
 
@@ -141,84 +181,120 @@ class Builder:
         Raises `InputError` for whatever the reader refuses, for a clip that the policy does not allow to be missing,
         and for a test split that would lose clips.
         """
-        reader = READERS[dataset]
-        samples = list(reader.read(root, self.split, self.faults, **self.options.of_reader(dataset)))
+        reader, options = READERS[dataset], self.options.of_reader(dataset)
         known_bad = set(reader.known_bad_clips(self.split)) if hasattr(reader, "known_bad_clips") else set()
-        found = {fault.where for fault in self.faults if fault.kind == "known_bad_clip"}
-        dropped = len(found - {sample.id for sample in samples})
-        read = len(samples)
-        if dialogues := list(dict.fromkeys(sample.dialogue for sample in samples if sample.dialogue)):
-            self.dialogues[dataset] = dialogues
-        samples = self._without_leaks(samples)
-        if dialogues:
-            self.overlap[dataset] = overlaps(samples, self.others)
+        leaked = self._leaks(dataset, reader.read(root, self.split, [], **options)) if self.others else set()
+        samples: Iterable[Sample] = reader.read(root, self.split, self.faults, **options)
         if dataset == "ecf" and self.options.ecf_emotions:
-            samples = ecf_emotions.relabel(samples, self.options.ecf_emotions, self.faults)
+            samples = ecf_emotions.relabel(list(samples), self.options.ecf_emotions, self.faults)
         tasks = tasks_of(dataset) + (("mer",) if dataset == "ecf" and self.options.ecf_mer else ())
         for task in tasks:
-            self.files.setdefault(f"{dataset}.{task}", [])
-        files = self._media(dataset, root, samples, known_bad)
-        for sample in samples:
-            if sample.id in files:
-                for task in tasks:
-                    self._add_rows(sample, task, files[sample.id])
-        self.clips[dataset] = {"read": read, "excluded_leaks": read - len(samples), "kept": len(files)}
-        lost = len(samples) - len(files) + dropped
+            self.files.open(self._path(f"{dataset}.{task}"))
+        counts: Counter = Counter()
+        without_clip = {
+            (kind, clip)
+            for kind, records in self.records.items()
+            for clip in records.by_id
+            if clip.startswith(f"{dataset}/{self.split}/")
+        }
+        samples = self._counted(dataset, samples, leaked, known_bad, without_clip, counts)
+        for sample, files in self._media(dataset, root, samples, known_bad):
+            counts["kept"] += 1
+            self.total_clips += sum(self._add_rows(sample, task, files) for task in tasks) > 0
+        self.clips[dataset] = {key: counts[key] for key in ("read", "excluded_leaks", "kept")}
+        dropped = self.faults.counts["known_bad_clip"] - counts["known_bad"]  # left out by the reader itself
+        lost = counts["read"] - counts["excluded_leaks"] - counts["kept"] + dropped
         if lost and self.split == "test" and not self.options.allow_loss:
             raise InputError(
-                f"{lost} of {read + dropped} test clips would be dropped, and scores on the rest do not compare: "
-                "use --missing-media text-only, or --allow-loss to drop them",
+                f"{lost} of {counts['read'] + dropped} test clips would be dropped, and scores on the rest do not "
+                "compare: use --missing-media text-only, or --allow-loss to drop them",
                 root,
             )
-        known = {sample.id for sample in samples}
-        for kind, records in self.records.items():
-            ours = {clip for clip in records.by_id if clip.startswith(f"{dataset}/{self.split}/")}
-            for clip in sorted(ours - known):
-                self.faults.append(Fault(f"{kind}_without_clip", clip, f"{kind}.jsonl has it, the dataset does not"))
+        for kind, clip in sorted(without_clip):
+            self.faults.append(Fault(f"{kind}_without_clip", clip, f"{kind}.jsonl has it, the dataset does not"))
 
-    def _without_leaks(self, samples: list[Sample]) -> list[Sample]:
-        """The samples whose conversations stand in none of the held-out splits; the others are named in the report."""
-        if not self.held_out or not any(sample.conversation for sample in samples):
-            return samples
-        leaked = leakage.linked_conversations(samples, (s for split in self.held_out.values() for s in split))
-        kept = [sample for sample in samples if sample.dialogue not in leaked]
-        splits = ", ".join(self.held_out)
+    def _counted(
+        self,
+        dataset: str,
+        samples: Iterable[Sample],
+        leaked: set[str],
+        known_bad: set[str],
+        without_clip: set[tuple[str, str]],
+        counts: Counter,
+    ) -> Iterator[Sample]:
+        """The samples that are no leak; what was read is counted, and the dialogues are noted."""
+        dialogues = self.dialogues.setdefault(dataset, [])
+        for sample in samples:
+            counts["read"] += 1
+            counts["known_bad"] += sample.id in known_bad
+            without_clip -= {(kind, sample.id) for kind in self.records}
+            if sample.dialogue and (not dialogues or dialogues[-1] != sample.dialogue):
+                dialogues.append(sample.dialogue)
+            if sample.dialogue in leaked:
+                counts["excluded_leaks"] += 1
+            else:
+                yield sample
+        self.dialogues[dataset] = list(dict.fromkeys(dialogues))
+        if not dialogues:
+            del self.dialogues[dataset]
+
+    def _leaks(self, dataset: str, samples: Iterable[Sample]) -> set[str]:
+        """The conversations that stand in a split that is to be held out; counts what the others hold of all splits."""
+        linked: dict[str, dict[str, set[str]]] = {name: {} for name in self.others}  # split → conversation → utterances
+        indices = {name: leakage.ConversationIndex(held) for name, held in self.others.items()}
+        for part in _conversations(samples, LEAK_BATCH):
+            ours = leakage.ConversationIndex(part)
+            for name, index in indices.items():
+                for link in leakage.compare(ours, index).links:
+                    linked[name].setdefault(conversation_id(link.left), set()).add(link.right)
+        leaked = {conversation for name in self.held_out for conversation in linked[name]}
         for conversation in sorted(leaked):
-            self.faults.append(Fault("leak_excluded", conversation, f"stands in {splits} as well; left out"))
-        return kept
+            self.faults.append(
+                Fault("leak_excluded", conversation, f"stands in {', '.join(self.held_out)} as well; left out")
+            )
+        self.overlap[dataset] = {}
+        for name, held in self.others.items():
+            kept = [found for conversation, found in linked[name].items() if conversation not in leaked]
+            self.overlap[dataset][name] = {"utterances": len(set().union(*kept)), "of": len(held)}
+        return leaked
 
     def _media(
-        self, dataset: str, root: Path, samples: list[Sample], known_bad: set[str]
-    ) -> dict[str, dict[str, list[str]]]:
-        """Sample id → `images` or `videos` of its rows, {} for text alone; samples that are dropped are not in it.
+        self, dataset: str, root: Path, samples: Iterable[Sample], known_bad: set[str]
+    ) -> Iterator[tuple[Sample, dict[str, list[str]]]]:
+        """Samples with the `images` or `videos` of their rows, {} for text alone; those that are dropped are left out.
 
         Every MOSEI task uses the peak frame: a clip that has one needs no video, and is not lost for a broken one.
         Known-bad clips are as the reader was told to give them: without a clip they are text, with one it is used.
         """
-        framed = {}
-        if getattr(READERS[dataset], "PEAK_FRAMES", False):
-            framed = {s.id: image for s in samples if (image := self.records["fer"].image(s))}
+        framed = getattr(READERS[dataset], "PEAK_FRAMES", False)
+        images: dict[str, Path] = {}  # of the samples that are under way
+
+        def needs_no_clip(sample: Sample) -> bool:
+            if framed and (image := self.records["fer"].image(sample)):
+                images[sample.id] = image
+                return True
+            return sample.id in known_bad and sample.video is None
+
         usable = media.resolve(
-            [s for s in samples if s.id not in framed and not (s.id in known_bad and s.video is None)],
+            samples,
             root,
             self.options.missing_media,
             self.faults,
             probe=not self.options.no_probe,
             jobs=self.options.jobs,
             any_length=known_bad,
+            needs_no_clip=needs_no_clip,
         )
-        files: dict[str, dict[str, list[str]]] = {
-            clip: {"images": [self._relative(image)]} for clip, image in framed.items()
-        }
-        files |= {sample.id: {} for sample in samples if sample.id in known_bad and sample.video is None}
         for sample in usable:
-            files[sample.id] = {"videos": [self._relative(root / sample.video)]} if sample.video else {}
-        return files
+            if image := images.pop(sample.id, None):
+                yield sample, {"images": [self._relative(image)]}
+            else:
+                yield sample, {"videos": [self._relative(root / sample.video)]} if sample.video else {}
 
-    def _add_rows(self, sample: Sample, key: str, files: Mapping[str, list[str]]) -> None:
-        """The rows of one sample for one task."""
-        task = TASKS[key]
-        records = {kind: found.by_id[sample.id][0] for kind, found in self.records.items() if sample.id in found.by_id}
+    def _add_rows(self, sample: Sample, key: str, files: Mapping[str, list[str]]) -> int:
+        """Write the rows of one sample for one task; returns how many."""
+        task, count = TASKS[key], 0
+        records = {kind: record for kind, found in self.records.items() if (record := found.of(sample)) is not None}
         if task.face_only and (image := self.records["fer"].image(sample)):
             files = {"images": [self._relative(image)]}
         for gold in task.golds(sample, records, self.options):
@@ -237,37 +313,39 @@ class Builder:
             row |= {"query": self.wording.query(sample, key, gold.wording, gold.part), "response": response, **files}
             if facts := task.facts(sample):
                 row["facts"] = facts
-            self.files[channel].append(row)
+            self.files.open(self._path(channel)).write(json.dumps(row, ensure_ascii=False) + "\n")
+            self.channels[row["channel"]] += 1
+            count += 1
+        return count
 
     def _leave_out(self, channel: str, reason: str) -> None:
         self.left_out.setdefault(channel, Counter())[reason] += 1
+
+    def _path(self, name: str) -> Path:
+        return self.out / f"{name}.{self.split}.jsonl"
 
     def _relative(self, path: Path) -> str:
         return Path(os.path.relpath(path, self.media_root)).as_posix()
 
     def report(self) -> dict:
         """report.<split>.json, see the module's docstring."""
-        channels = Counter(row["channel"] for rows in self.files.values() for row in rows)
         tasks: Counter = Counter()
-        for channel, count in channels.items():
+        for channel, count in self.channels.items():
             tasks[split_channel(channel)[1]] += count
         return {
             "split": self.split,
             "media_root": Path(os.path.relpath(self.media_root, self.out)).as_posix(),
             "options": self._options(),
             "clips": self.clips,
-            "rows": dict(sorted(channels.items())),
+            "rows": dict(sorted(self.channels.items())),
             "tasks": {key: {"rows": tasks[key], "table_1": task.table_1} for key, task in TASKS.items()},
-            "total_clips": {
-                "rows": len({row["id"] for rows in self.files.values() for row in rows}),
-                "table_1": TABLE_1_CLIPS,
-            },
+            "total_clips": {"rows": self.total_clips, "table_1": TABLE_1_CLIPS},
             "dialogues": self.dialogues,
             "overlap": self.overlap,
             "left_out": {channel: dict(reasons) for channel, reasons in sorted(self.left_out.items())},
-            "fault_counts": dict(sorted(Counter(fault.kind for fault in self.faults).items())),
+            "fault_counts": dict(sorted(self.faults.counts.items())),
             "faults": [asdict(fault) for fault in self.faults],
-        }
+        } | ({} if self.faults.whole else {"all_faults": f"faults.{self.split}.jsonl"})
 
     def _options(self) -> dict:
         """What decided the rows, in the report's own names."""
@@ -279,7 +357,7 @@ class Builder:
             "jobs": chosen.jobs,
             "neutral": chosen.neutral,
             "allow_loss": chosen.allow_loss,
-            "exclude_leaks": list(self.held_out),
+            "exclude_leaks": self.held_out,
             "ecf_mer": chosen.ecf_mer,
             "ecf_emotions": str(chosen.ecf_emotions) if chosen.ecf_emotions else None,
             "mosei": chosen.of_reader("mosei"),
@@ -287,17 +365,29 @@ class Builder:
             "prompts": self.wording.digest,
         }
 
-    def write(self) -> dict:
-        """Write the row files and the report; a file of an earlier build that now has no rows is removed."""
+    def finish(self) -> dict:
+        """Let every file appear, and return the report; of an earlier build, a file that now has no rows goes."""
         report = self.report()
-        for name, rows in self.files.items():
-            path = self.out / f"{name}.{self.split}.jsonl"
-            if rows:
-                write_rows(path, rows)
-            else:
-                path.unlink(missing_ok=True)
-        write_json(self.out / f"report.{self.split}.json", report)
+        json.dump(report, self.files.open(self.out / f"report.{self.split}.json"), ensure_ascii=False, indent=2)
+        self.files.open(self.out / f"report.{self.split}.json").write("\n")
+        self.files.commit(drop=[self.faults.file] if self.faults.whole else [])
         return report
+
+
+LEAK_BATCH = 50_000  # utterances whose conversations are compared at a time; every published dataset is one batch
+
+
+def _conversations(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
+    """Batches of at least `size` samples that cut no conversation in two."""
+    batch: list[Sample] = []
+    for sample in samples:
+        if len(batch) >= size and sample.dialogue != batch[-1].dialogue:
+            yield batch
+            batch = []
+        if sample.dialogue:
+            batch.append(sample)
+    if batch:
+        yield batch
 
 
 def check_media_root(out: Path, media_root: Path) -> None:
@@ -326,31 +416,19 @@ def other_splits(split: str, folders: Mapping[str, Path]) -> dict[str, list[Samp
     return found
 
 
-def held_out(wanted: str, split: str, others: Mapping[str, list[Sample]]) -> dict[str, list[Sample]]:
+def held_out(wanted: str, split: str, others: Mapping[str, list[Sample]]) -> list[str]:
     """Those of the other splits that `--exclude-leaks` names; `InputError` for a name of none of them.
 
     Only training rows are chosen so: a held-out split that loses conversations would not compare.
     """
     if wanted and split != "train":
         raise InputError("--exclude-leaks is for --split train: the others are what is kept apart")
-    if wanted == "all":
-        return dict(others)
-    names = list(filter(None, wanted.split(",")))
+    names = list(others) if wanted == "all" else list(filter(None, wanted.split(",")))
     for name in names:
         if name not in others:
             there = f"there are {', '.join(others)}" if others else "none of the folders given holds one"
             raise InputError(f"--exclude-leaks: {name} is no held-out split of dialogues here; {there}")
-    return {name: others[name] for name in names}
-
-
-def overlaps(samples: list[Sample], others: Mapping[str, list[Sample]]) -> dict[str, dict[str, int]]:
-    """Held-out split → how many of its utterances stand in the conversations of `samples`, and how many it has."""
-    ours = leakage.ConversationIndex(samples)
-    counts = {}
-    for name, held in others.items():
-        links = leakage.compare(ours, leakage.ConversationIndex(held)).links
-        counts[name] = {"utterances": len({link.right for link in links}), "of": len(held)}
-    return counts
+    return names
 
 
 def table(report: dict) -> str:
@@ -411,14 +489,16 @@ def main() -> int:
     fer = Records.read(options.fer or beside["fer"], "caption")
     if options.review:
         reviewed = eri_review.read_eri(options.eri or beside["eri"], options.review)
-        eri = Records({record["id"]: (record, Path()) for record in reviewed})
+        eri = Records("reason", {record["id"]: (record["reason"], None, Path()) for record in reviewed})
     else:
         eri = Records.read(options.eri or beside["eri"], "reason")
-    builder = Builder(options, media_root, wording, fer, eri)
-    builder.held_out, builder.others = excluded, others
-    for dataset, folder in folders.items():
-        builder.add(dataset, folder)
-    print(table(builder.write()))
+    with AtomicFiles() as files:
+        builder = Builder(options, media_root, wording, {"fer": fer, "eri": eri}, files)
+        builder.held_out, builder.others = excluded, others
+        for dataset, folder in folders.items():
+            builder.add(dataset, folder)
+        report = builder.finish()
+    print(table(report))
     return 0
 
 

@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -76,6 +76,58 @@ def atomic_open(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+class AtomicFiles:
+    """Several text files that appear together, at `commit`, or not at all.
+
+    with AtomicFiles() as files:
+        files.open("out/a.jsonl").write("…")
+        files.commit()
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[Path, tuple[IO[str], Path]] = {}
+        self._made: list[Path] = []  # folders that did not exist before
+
+    def __enter__(self) -> AtomicFiles:
+        return self
+
+    def open(self, path: str | os.PathLike) -> IO[str]:
+        """The temporary file that becomes `path`, opened once, with its folder made."""
+        path = Path(path)
+        if path not in self._files:
+            self._made += [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+            self._files[path] = os.fdopen(handle, "w", encoding="utf-8", newline="\n"), Path(temporary)
+        return self._files[path][0]
+
+    def commit(self, drop: Collection[IO[str]] = ()) -> None:
+        """Give the files their names. Where one is empty or of `drop`, what has its name goes instead."""
+        umask = os.umask(0)
+        os.umask(umask)
+        for file, _ in self._files.values():
+            file.flush()
+        for path, (file, temporary) in self._files.items():
+            if file in drop or not temporary.stat().st_size:
+                temporary.unlink()
+                path.unlink(missing_ok=True)
+            else:
+                temporary.chmod(0o666 & ~umask)
+                os.replace(temporary, path)
+            file.close()
+        self._files = {}
+
+    def __exit__(self, *_: object) -> None:
+        for file, temporary in self._files.values():
+            with contextlib.suppress(OSError):
+                file.close()
+            temporary.unlink(missing_ok=True)
+        if self._files:
+            for folder in self._made:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
 
 
 def is_text(value: object) -> bool:

@@ -6,7 +6,7 @@ python -m data_prep.build_amt … --missing-media drop|text-only|error
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
@@ -85,6 +85,7 @@ def resolve(
     probe: bool = True,
     jobs: int | None = None,
     any_length: Collection[str] = (),
+    needs_no_clip: Callable[[Sample], object] = lambda sample: False,
 ) -> Iterator[Sample]:
     """Yield the samples, in order, with what `policy` says about those whose clip cannot be used.
 
@@ -92,7 +93,7 @@ def resolve(
     with `video` None, `error` raises `InputError` for the first one; each is appended to `faults`. A sample that
     its reader gave no clip counts as well. Without `probe` only the existence of the file is looked at. A clip that is
     there with another suffix is found, and the sample names it. any_length: ids of samples whose clip may be longer
-    than any annotated one.
+    than any annotated one. needs_no_clip: samples that are yielded as they are.
     """
     if policy not in POLICIES:
         raise InputError(f"the policy for missing media is one of {', '.join(POLICIES)}, not {policy!r}")
@@ -104,6 +105,8 @@ def resolve(
     samples = (replace(s, video=finder.find(s.video)) if s.video else s for s in samples)
 
     def reason(sample: Sample) -> str | None:
+        if needs_no_clip(sample):
+            return None
         if sample.video is None:
             return "there is none"
         if probe:

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +40,40 @@ _EXAMPLE = 200  # characters of an unparsed response that are kept to be shown
 _MEMO = 256  # responses up to this length are parsed once per distinct text
 
 
+class Places:
+    """(number of the file, line) of every row, eight bytes each."""
+
+    def __init__(self) -> None:
+        self.values = array("q")
+
+    def append(self, place: Place) -> None:
+        """Add the place of one more row."""
+        self.values.append(place[0] << 40 | place[1])
+
+    def __getitem__(self, row: int) -> Place:
+        return self.values[row] >> 40, self.values[row] & (1 << 40) - 1
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __iter__(self) -> Iterator[Place]:
+        return (self[row] for row in range(len(self)))
+
+
+class _Identities:
+    """By what rows are told to be the same, per row: a hash, whether equal hashes mean the same row or may mean the
+    same words only, and a hash of the clip (0 where the row has an id of its own, or no clip)."""
+
+    def __init__(self) -> None:
+        self.values, self.sure, self.clips = array("q"), bytearray(), array("q")
+
+    def append(self, value: int | None, sure: bool, clip: int) -> None:
+        """Add one row; value None is a row that is like no other."""
+        self.values.append(value or 0)
+        self.sure.append(sure if value is not None else 2)
+        self.clips.append(clip)
+
+
 @dataclass
 class Channel:
     """Parsed answers of one channel; all lists have one entry per row.
@@ -61,17 +96,19 @@ class Channel:
     keys: list = field(default_factory=list)
     units: list = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
-    places: list[Place] = field(default_factory=list)
+    places: Places = field(default_factory=lambda: Places())
+    identities: _Identities = field(default_factory=lambda: _Identities())
     unparsed: list[tuple[Place, str]] = field(default_factory=list)
     excluded: Counter = field(default_factory=Counter)
 
-    def keep(self, rows: Collection[int]) -> None:
-        """Leave out every row whose number is not one of `rows`."""
-        gone = {place for index, place in enumerate(self.places) if index not in rows}
+    def leave_out(self, rows: Collection[int]) -> None:
+        """Remove the rows with these numbers."""
+        gone = {self.places[row] for row in rows}
         self.unparsed = [example for example in self.unparsed if example[0] not in gone]
-        for name in ("golds", "strict", "lenient", "official", "keys", "units", "ids", "places"):
+        for name in ("golds", "strict", "lenient", "official", "keys", "units", "ids"):
             values = getattr(self, name)
-            setattr(self, name, [value for index, value in enumerate(values) if index in rows])
+            setattr(self, name, [value for index, value in enumerate(values) if index not in rows])
+        self.places.values = array("q", (v for index, v in enumerate(self.places.values) if index not in rows))
 
 
 def printable(text: str) -> str:
@@ -230,25 +267,13 @@ def group_rows(rows: Iterable[dict]) -> dict[str, Channel]:
     return {name: channel for name, channel in sorted(collector.channels.items()) if channel.golds}
 
 
-class _Identity(NamedTuple):
-    """What a row is. sure: whether two rows of the same value are the same row, or may only hold the same words."""
-
-    value: int
-    sure: bool
-
-
 class _Collector:
-    """Puts rows into channels.
-
-    identities, clips, order: of every row what it is, what it shows, and (channel, index) of its answer.
-    """
+    """Puts rows into channels."""
 
     def __init__(self, files: list[Path], exclude: set[str], task: str | None, joined: Mapping[Place, dict]):
         self.files, self.exclude, self.task, self.joined = files, exclude, task, joined
         self.channels: dict[str, Channel] = {}
-        self.identities: list[_Identity | None] = []
-        self.clips: list[int | None] = []
-        self.order: list[tuple[Channel, int]] = []
+        self._texts: dict[str, str] = {}  # dialogues, once each
         self._names: dict[str, tuple[str, str]] = {}
         self._memo: dict[tuple[str, str], tuple[object, object]] = {}
 
@@ -279,7 +304,8 @@ class _Collector:
         if channel.task.official_of(channel.part):
             channel.official.append(channel.task.official(response, channel.dataset))
         channel.keys.append(channel.task.row_key(facts, mark, gold))
-        channel.units.append(facts.get("dialogue"))
+        dialogue = facts.get("dialogue")
+        channel.units.append(dialogue and self._texts.setdefault(dialogue, dialogue))
         channel.ids.append(row["id"] if isinstance(row.get("id"), str) else "")
         channel.places.append((file, line))
 
@@ -325,14 +351,12 @@ class _Collector:
 
     def _identify(self, name: str, channel: Channel, row: dict) -> None:
         media, query = media_of(row), query_of(row)
-        identity = None
         if isinstance(row.get("id"), str):
-            identity = _Identity(hash((name, row["id"])), True)
+            channel.identities.append(hash((name, row["id"])), True, 0)
         elif media or query:
-            identity = _Identity(hash((name, query, media)), bool(media))
-        self.order.append((channel, len(channel.golds)))
-        self.identities.append(identity)
-        self.clips.append(hash((channel.name, media)) if media and "id" not in row else None)
+            channel.identities.append(hash((name, query, media)), bool(media), hash(media) if media else 0)
+        else:
+            channel.identities.append(None, False, 0)
 
     def _parse(self, channel: Channel, response: object) -> tuple[object, object]:
         """Strict and lenient reading; short texts are read once, for results repeat a few answers many times."""
@@ -346,30 +370,22 @@ class _Collector:
 
     def drop_duplicates(self) -> None:
         """Find rows that come twice; refuse them, or remove them from their channels when `exclude` says so."""
-        repeated = _repeated(self.identities, self.clips, keep_last="earlier-duplicates" in self.exclude)
-        if not repeated:
-            return
-        if not self.exclude & {"later-duplicates", "earlier-duplicates"}:
-            (path, line), (before, earlier) = self._place(repeated[0][1]), self._place(repeated[0][0])
-            raise InputError(
-                f"is the same row as {before}:{earlier}, and so are {len(repeated) - 1} others: two runs in one file?"
-                " `--exclude earlier-duplicates` or `later-duplicates` keeps one",
-                path,
-                line,
-            )
-        drop = defaultdict(set)
-        for first, later in repeated:
-            channel, index = self.order[first if "earlier-duplicates" in self.exclude else later]
-            drop[channel.name].add(index)
-        for name, gone in drop.items():
-            channel = self.channels[name]
-            channel.keep(set(range(len(channel.golds))) - gone)
+        keep_last = "earlier-duplicates" in self.exclude
+        for channel in self.channels.values():
+            repeated = _repeated(channel.identities, keep_last)
+            if not repeated:
+                continue
+            if not self.exclude & {"later-duplicates", "earlier-duplicates"}:
+                (before, earlier), (file, line) = (channel.places[row] for row in repeated[0])
+                raise InputError(
+                    f"is the same row as {self.files[before]}:{earlier}, and so are {len(repeated) - 1} others: two "
+                    "runs in one file? `--exclude earlier-duplicates` or `later-duplicates` keeps one",
+                    self.files[file],
+                    line,
+                )
+            gone = {first if keep_last else later for first, later in repeated}
+            channel.leave_out(gone)
             channel.excluded["duplicates"] += len(gone)
-
-    def _place(self, position: int) -> tuple[Path, int]:
-        channel, index = self.order[position]
-        file, line = channel.places[index]
-        return self.files[file], line
 
 
 def _base(channel: object) -> object:
@@ -397,42 +413,39 @@ def scored_as(channel: str) -> tuple[str, str]:
     return ".".join(filter(None, (dataset, key, part))), mark
 
 
-def _starts_again(sequence: list, position: int) -> bool:
+def _starts_again(sequence: Sequence[int], position: int) -> bool:
     """Whether from `position` on the sequence begins once more: up to five entries, at least two, are the same."""
     length = min(5, len(sequence) - position, position)
     return length >= 2 and sequence[position : position + length] == sequence[:length]
 
 
-def _repeated(identities: list[_Identity | None], clips: list[int | None], keep_last: bool) -> list[tuple[int, int]]:
-    """(earlier, later) positions of rows that come twice.
+def _repeated(rows: _Identities, keep_last: bool) -> list[tuple[int, int]]:
+    """(earlier, later) numbers of rows of one channel that come twice.
 
-    Rows of one id are the same row, and so are two with the same channel, query and media. Without either they may be
-    two clips in which the same words are said, so there a row counts as repeated only in a second run: from a place on
-    where the rows start again as the file began. A second run over the same clips with another wording is found
-    likewise.
+    Rows of one id are the same row, and so are two with the same query and media. Without either they may be two clips
+    in which the same words are said, so there a row counts as repeated only in a second run: from a place on where the
+    rows start again as the channel began. A second run over the same clips with another wording is found likewise.
     """
-    if not identities:
-        return []
-    first_seen = dict(reversed([(clip, position) for position, clip in enumerate(clips)]))
-    again = next((position for position, clip in enumerate(clips) if first_seen[clip] < position), None)
-    if again is not None and None not in first_seen and _starts_again(clips, again):
-        identities = [_Identity(clip or 0, True) for clip in clips]
-    first = identities[0]
+    values, sure = rows.values, rows.sure
+    if 0 not in rows.clips and len(rows.clips):
+        again = next((row for row in range(1, len(values)) if rows.clips[row] == rows.clips[0]), None)
+        if again is not None and _starts_again(rows.clips, again):
+            values, sure = rows.clips, bytearray(b"\1") * len(rows.clips)
     seen: dict[object, int] = {}
     repeated = []
     run: Counter = Counter()
-    for position, identity in enumerate(identities):
-        if identity is None:
+    for row, value in enumerate(values):
+        if sure[row] == 2:
             continue
-        if identity == first and _starts_again(identities, position):
-            run.clear()
-        key: object = identity.value
-        if not identity.sure:
-            run[identity.value] += 1
-            key = (identity.value, run[identity.value])
+        key: object = value
+        if not sure[row]:
+            if row and value == values[0] and _starts_again(values, row):
+                run.clear()
+            run[value] += 1
+            key = (value, run[value])
         if key in seen:
-            repeated.append((seen[key], position))
+            repeated.append((seen[key], row))
             if not keep_last:
                 continue
-        seen[key] = position
+        seen[key] = row
     return repeated
