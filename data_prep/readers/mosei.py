@@ -24,8 +24,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_prep.readers.sample import Fault, Sample, SplitAbsent
@@ -75,26 +77,23 @@ def read(
     if ties not in ("first", "drop") or all_zero not in ("neutral", "drop"):
         raise InputError(f"ties is first or drop, all_zero is neutral or drop; not {ties!r} and {all_zero!r}")
     path, has_text = _labels(root)
-    rows = _rows(path, has_text)
-    ambiguous: set[Key] = set()
-    if has_text:
-        emotions, ambiguous = _emotions(root, {key: score for key, (_, _, score) in rows.items()}, faults)
-        if strangers := [f"{video}/{clip}" for video, clip in emotions if (video, clip) not in rows]:
-            detail = f"{len(strangers)} rows join to no clip of label.csv, the first is {strangers[0]}"
-            faults.append(Fault("unjoined_emotions", "emotions.csv", detail))
-    else:
-        emotions = {key: _scores(row, path, line) for key, (line, row, _) in rows.items()}
-        _report_below_zero((row.get("start", "") for _, row, _ in rows.values()), path, faults)
+    clips = _index(path, has_text)
+    emotions, ambiguous = _emotions(root, clips, faults) if has_text else ([], set())
+    if not has_text:
+        _report_below_zero(clips.below_zero, path, faults)
         faults.append(Fault("no_transcripts", f"mosei/{split}", f"{path.name} holds labels without transcripts"))
-    for key, (_, row, score) in rows.items():
+    # The file once more, line by line, and not its rows kept: memory holds the ids and the scores alone.
+    for place, (line, row) in enumerate(read_table(path, (*KEYS, "mode"))):
         if row["mode"].strip() != MODES[split]:
             continue
-        sample_id = f"mosei/{split}/{key[0]}/{key[1]}"
+        video, clip = _key(row, path, line)
+        score = clips.scores[place]
+        sample_id = f"mosei/{split}/{video}/{clip}"
         text = transcript(row["text"], sample_id, faults) if has_text else ""
         emotion = None
-        if key in emotions:
-            emotion = _emotion(emotions[key], sample_id, faults, ties, all_zero)
-        elif key in ambiguous:
+        if scores := (emotions[place] if emotions else None) if has_text else _scores(row, path, line):
+            emotion = _emotion(scores, sample_id, faults, ties, all_zero)
+        elif place in ambiguous:
             faults.append(Fault("ambiguous_segment", sample_id, "several segments may be its own; no emotion taken"))
         elif emotions:
             faults.append(Fault("no_emotion", sample_id, "no emotion scores join to it; its emotion is unknown"))
@@ -103,7 +102,7 @@ def read(
             dataset="mosei",
             split=split,
             text=text,
-            video=f"Raw/{key[0]}/{key[1]}.mp4",
+            video=f"Raw/{video}/{clip}.mp4",
             emotion=emotion,
             sentiment="positive" if score > 0 else "negative" if score < 0 else "neutral",
             score=score,
@@ -145,18 +144,32 @@ def durations(root: Path, split: str) -> dict[str, float]:
     return seconds
 
 
-def _rows(path: Path, has_text: bool) -> dict[Key, tuple[int, dict[str, str], float]]:
-    """Clip → line, row and sentiment score of the file of labels."""
+@dataclass
+class _Clips:
+    """The clips of the file of labels: their place in it by `video/clip`, their sentiment scores, and how many segments
+    start below zero."""
+
+    places: dict[str, int] = field(default_factory=dict)
+    scores: array = field(default_factory=lambda: array("d"))
+    below_zero: int = 0
+
+
+def _index(path: Path, has_text: bool) -> _Clips:
+    """Read the file of labels; `InputError` for a repeated clip, an unknown mode, a score that is none."""
     score = "label" if has_text else "sentiment"
-    rows: dict[Key, tuple[int, dict[str, str], float]] = {}
+    clips = _Clips()
     for line, row in read_table(path, [*KEYS, score, "mode", *(["text"] if has_text else EMOTIONS)]):
-        key = _key(row, path, line)
-        if key in rows:
-            raise InputError(f"repeats clip {key[0]}/{key[1]}", path, line)
+        key = "/".join(_key(row, path, line))
+        if key in clips.places:
+            raise InputError(f"repeats clip {key}", path, line)
         if row["mode"].strip() not in MODES.values():
             raise InputError(f"mode is {row['mode']!r}, not one of train, valid, test", path, line)
-        rows[key] = line, row, number(row[score], score, path, line, -3, 3)
-    return rows
+        if not has_text:
+            _scores(row, path, line)
+        clips.places[key] = len(clips.places)
+        clips.scores.append(number(row[score], score, path, line, -3, 3))
+        clips.below_zero += row.get("start", "").strip().startswith("-")
+    return clips
 
 
 def _labels(root: Path) -> tuple[Path, bool]:
@@ -175,56 +188,73 @@ def _labels(root: Path) -> tuple[Path, bool]:
     return found[0], False
 
 
-def _emotions(root: Path, scores: dict[Key, float], faults: list[Fault]) -> tuple[dict[Key, Scores], set[Key]]:
+def _emotions(root: Path, clips: _Clips, faults: list[Fault]) -> tuple[list[Scores | None], set[int]]:
     """Six emotion scores per clip, from `emotions.csv` or `sdk_segments.csv`; the clips whose segment is uncertain.
 
     Both are empty where there is neither file.
     """
     path = root / "emotions.csv"
     if path.is_file():
-        emotions: dict[Key, Scores] = {}
-        starts = []
-        for line, row in read_table(path, [*KEYS, *EMOTIONS]):
-            starts.append(row.get("start", ""))
-            key = _key(row, path, line)
-            if key in emotions:
-                raise InputError(f"repeats clip {key[0]}/{key[1]}", path, line)
-            emotions[key] = _scores(row, path, line)
-        _report_below_zero(starts, path, faults)
-        return emotions, set()
+        return _join_by_id(path, clips, faults), set()
     path = root / "sdk_segments.csv"
     if path.is_file():
-        return _join_segments(path, scores, faults)
+        return _join_segments(path, clips, faults)
     faults.append(Fault("no_emotions", "mosei", "neither emotions.csv nor sdk_segments.csv is there: no emotions"))
-    return {}, set()
+    return [], set()
 
 
-def _join_segments(path: Path, scores: dict[Key, float], faults: list[Fault]) -> tuple[dict[Key, Scores], set[Key]]:
+def _join_by_id(path: Path, clips: _Clips, faults: list[Fault]) -> list[Scores | None]:
+    """The emotions of `emotions.csv` by the place of their clip."""
+    emotions: list[Scores | None] = [None] * len(clips.places)
+    same: dict[Scores, Scores] = {}  # a few values make a few hundred tuples, kept once each
+    strangers: dict[str, int] = {}
+    below_zero = 0
+    for line, row in read_table(path, [*KEYS, *EMOTIONS]):
+        below_zero += row.get("start", "").strip().startswith("-")
+        key, scores = "/".join(_key(row, path, line)), _scores(row, path, line)
+        place = clips.places.get(key)
+        if key in strangers or (place is not None and emotions[place] is not None):
+            raise InputError(f"repeats clip {key}", path, line)
+        if place is None:
+            strangers[key] = line
+        else:
+            emotions[place] = same.setdefault(scores, scores)
+    _report_below_zero(below_zero, path, faults)
+    if strangers:
+        detail = f"{len(strangers)} rows join to no clip of label.csv, the first is {next(iter(strangers))}"
+        faults.append(Fault("unjoined_emotions", "emotions.csv", detail))
+    return emotions
+
+
+def _join_segments(path: Path, clips: _Clips, faults: list[Fault]) -> tuple[list[Scores | None], set[int]]:
     """The emotions of clips that are joined with certainty, and the clips that several segments fit."""
     segments = _segments(path, faults)
-    clips: dict[str, list[str]] = {}
-    for video, clip in scores:
+    videos: dict[str, list[tuple[int, int]]] = {}  # video → (clip as a number, place) of its clips
+    for key, place in clips.places.items():
+        video, _, clip = key.rpartition("/")
         if not (clip.isascii() and clip.isdigit()):
             raise InputError(f"clip_id {clip!r} of {video} is not a number: cannot be joined to SDK segments", path)
-        clips.setdefault(video, []).append(clip)
-    emotions: dict[Key, Scores] = {}
-    ambiguous: set[Key] = set()
-    for video, names in clips.items():
-        names.sort(key=int)
+        videos.setdefault(video, []).append((int(clip), place))
+    emotions: list[Scores | None] = [None] * len(clips.places)
+    ambiguous: set[int] = set()
+    joined = 0
+    for video, names in videos.items():
+        names.sort()
         there = segments.get(video, [])
-        fitting = _align([scores[video, clip] for clip in names], [sentiment for sentiment, _ in there])
-        for clip, places in zip(names, fitting, strict=True):
-            found = {None if place is None else there[place][1] for place in places}
+        fitting = _align([clips.scores[place] for _, place in names], [sentiment for sentiment, _ in there])
+        for (_, place), fits in zip(names, fitting, strict=True):
+            found = {None if fit is None else there[fit][1] for fit in fits}
             if len(found) > 1:
-                ambiguous.add((video, clip))
+                ambiguous.add(place)
             elif (only := found.pop()) is not None:
-                emotions[video, clip] = only
-    surplus = sum(map(len, segments.values())) - len(emotions)
-    if surplus or len(emotions) < len(scores):
+                emotions[place] = only
+                joined += 1
+    surplus, total = sum(map(len, segments.values())) - joined, len(clips.places)
+    if surplus or joined < total:
         detail = (
-            f"{len(emotions):,} of {len(scores):,} clips joined for certain ({len(emotions) / len(scores):.1%}), by "
+            f"{joined:,} of {total:,} clips joined for certain ({joined / total:.1%}), by "
             f"order of time and equal sentiment; several segments fit {len(ambiguous):,} clips, none fits "
-            f"{len(scores) - len(emotions) - len(ambiguous):,}: no emotion taken; {surplus:,} segments left over"
+            f"{total - joined - len(ambiguous):,}: no emotion taken; {surplus:,} segments left over"
         )
         faults.append(Fault("segment_join", path.name, detail))
     return emotions, ambiguous
@@ -233,14 +263,14 @@ def _join_segments(path: Path, scores: dict[Key, float], faults: list[Fault]) ->
 def _segments(path: Path, faults: list[Fault]) -> dict[str, list[tuple[float, Scores]]]:
     """Video → sentiment and emotion scores of its segments, in order of time."""
     timed: dict[str, list[tuple[float, float, float, Scores]]] = {}
-    starts = []
+    below_zero = 0
     for line, row in read_table(path, ["video_id", "start", "end", "sentiment", *EMOTIONS]):
         video = identifier(row["video_id"], "video_id", path, line)
         start, end = (number(row[name], name, path, line, -1e6, 1e6) for name in ("start", "end"))
-        starts.append(row["start"])
+        below_zero += row["start"].strip().startswith("-")
         sentiment = number(row["sentiment"], "sentiment", path, line, -3, 3)
         timed.setdefault(video, []).append((start, end, sentiment, _scores(row, path, line)))
-    _report_below_zero(starts, path, faults)
+    _report_below_zero(below_zero, path, faults)
     return {video: [(sentiment, scores) for *_, sentiment, scores in sorted(rows)] for video, rows in timed.items()}
 
 
@@ -273,8 +303,8 @@ def _align(clips: list[float], segments: list[float]) -> list[set[int | None]]:
     return fitting
 
 
-def _report_below_zero(starts: Iterable[str], path: Path, faults: list[Fault]) -> None:
-    if count := sum(start.strip().startswith("-") for start in starts):
+def _report_below_zero(count: int, path: Path, faults: list[Fault]) -> None:
+    if count:
         faults.append(Fault("start_below_zero", path.name, f"{count} segments start below zero; taken as zero"))
 
 

@@ -6,7 +6,6 @@ Used by the readers of MELD, ECF and MOSEI; not run by itself.
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -36,33 +35,33 @@ def read_table(path: Path, columns: Collection[str]) -> Iterator[tuple[int, dict
     in a column that nobody reads does no harm. Raises `InputError` for a missing file or column, a column that is
     there twice, a row with too few or too many cells, an unclosed quote, and a table without rows.
     """
+    # newline="" and not splitlines(): U+0085 stands for an ellipsis in MELD and must not end a line.
     try:
-        content = path.read_bytes()
+        file = path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
     except FileNotFoundError:
         raise InputError("no such file", path) from None
     except (IsADirectoryError, NotADirectoryError):
         raise InputError("is not a file", path) from None
-    # newline="" and not splitlines(): U+0085 stands for an ellipsis in MELD and must not end a line.
-    text = io.StringIO(content.decode("utf-8-sig", "surrogateescape"), newline="")
-    rows = csv.reader(text, strict=True)
-    try:
-        header = [name.strip() for name in next(rows, [])]
-        missing = [column for column in columns if column not in header]
-        if missing:
-            names = ", ".join(header).encode("utf-8", "backslashreplace").decode()  # what is no text is still shown
-            raise InputError(f"has no column {', '.join(missing)} (its columns: {names[:200] or 'none'})", path)
-        if twice := [name for name, count in Counter(header).items() if name and count > 1]:
-            raise InputError(f"has the column {twice[0]!r} twice: which one is meant?", path, 1)
-        count = 0
-        for cells in rows:
-            if not any(cells):
-                continue
-            if len(cells) != len(header):
-                raise InputError(f"has {len(cells)} cells where {len(header)} are expected", path, rows.line_num)
-            count += 1
-            yield rows.line_num, dict(zip(header, cells, strict=True))
-    except csv.Error as error:
-        raise InputError(f"is not CSV: {error}", path, rows.line_num) from None
+    count = 0
+    with file:
+        rows = csv.reader(file, strict=True)
+        try:
+            header = [name.strip() for name in next(rows, [])]
+            missing = [column for column in columns if column not in header]
+            if missing:
+                names = ", ".join(header).encode("utf-8", "backslashreplace").decode()  # what is no text is still shown
+                raise InputError(f"has no column {', '.join(missing)} (its columns: {names[:200] or 'none'})", path)
+            if twice := [name for name, count in Counter(header).items() if name and count > 1]:
+                raise InputError(f"has the column {twice[0]!r} twice: which one is meant?", path, 1)
+            for cells in rows:
+                if not any(cells):
+                    continue
+                if len(cells) != len(header):
+                    raise InputError(f"has {len(cells)} cells where {len(header)} are expected", path, rows.line_num)
+                count += 1
+                yield rows.line_num, dict(zip(header, cells, strict=True))
+        except csv.Error as error:
+            raise InputError(f"is not CSV: {error}", path, rows.line_num) from None
     if not count:
         raise InputError("holds no rows", path)
 
