@@ -121,7 +121,7 @@ def test_broken_annotations(project, annotations, breaker, words):
         (("--review", "nowhere.csv"), "nowhere.csv: no such file"),
         (("--media-root", "nowhere"), "nowhere: no such folder"),
         (("--jobs", "0"), "--jobs 0 is not a positive number"),
-        (("--exclude-leaks", "meld:train"), "--exclude-leaks takes"),
+        (("--exclude-leaks", "meld:train"), "meld:train is no held-out split of dialogues here"),
     ],
 )
 def test_wrong_options_of_the_builder(project, annotations, options, words):

@@ -486,12 +486,13 @@ def test_killed_and_resumed(mosei, project, tmp_path):
     calls, chance, kills = tmp_path / "calls", random.Random(4), 6
     run = command(root, tmp_path / "out", "--openface", programs, "--jobs", 2, "--resume")
     for _ in range(kills):
-        process = start(run, STAND_IN_CALLS=str(calls))
+        process, deadline = start(run, STAND_IN_CALLS=str(calls)), time.monotonic() + 60
+        while not (tmp_path / "out" / ".fer").is_dir() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(chance.uniform(0.4, 1.7))
+            process.wait(chance.uniform(0.1, 1.4))
         process.kill()
         process.wait()
-    assert (tmp_path / "out" / ".fer").is_dir()
     done = project(*run, STAND_IN_CALLS=str(calls))
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "out") == expected
