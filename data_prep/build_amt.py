@@ -74,6 +74,7 @@ class Options:
 
     @property
     def leak_splits(self) -> tuple[str, ...]:
+        """The held-out splits that `--exclude-leaks` names."""
         return tuple(filter(None, self.exclude_leaks.split(",")))
 
     def of_reader(self, dataset: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Row files: JSON lines in, JSON lines out, and errors that name file, row and reason.
+"""Row and config files: checked reading, atomic writing, and errors that name file, row and reason.
 
 Everything that this project reads from a user goes through here or raises `InputError`, and everything that it
 writes is written to a temporary file first and renamed, so that a reader never sees half a file.

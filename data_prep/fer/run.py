@@ -93,6 +93,7 @@ class FerOptions:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Find the clips, make what is not done yet, publish the records and print the report."""
     options = _checked(parse(FerOptions, __doc__, "python -m data_prep.fer", argv))
     settings = _settings(options)
     program = None if options.csv else find_program(options.openface, settings.people == "several")
