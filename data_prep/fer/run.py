@@ -345,7 +345,7 @@ def _ray() -> Iterator[None]:
     root = os.fspath(ROOT)
     address = os.environ.get("RAY_ADDRESS") or "auto"
     try:
-        if address != "auto":  # Ray itself tries for a quarter of an hour where nobody answers
+        if address != "auto":  # Ray itself tries for a quarter of an hour where no cluster answers
             host, _, port = address.rpartition("/")[2].rpartition(":")
             socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(
