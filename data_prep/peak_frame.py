@@ -39,6 +39,7 @@ class PeakOptions:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Read the CSV, print the peak, write the pictures."""
     options = parse(PeakOptions, __doc__, "python -m data_prep.peak_frame", argv)
     if options.hold < 1:
         raise InputError("--hold is 1 or more")

@@ -68,10 +68,12 @@ class _Pictures:
 
 
 class Qwen25VLTemplate(_Pictures, TEMPLATE_MAPPING["qwen2_5_vl"].template_cls):
-    pass
+    """ms-swift's template of Qwen2.5-VL, given the pictures of this project."""
 
 
 class Qwen3VLTemplate(_Pictures, TEMPLATE_MAPPING["qwen3_vl"].template_cls):
+    """ms-swift's template of Qwen3-VL, given the pictures of this project."""
+
     def _post_encode(self, model, inputs):
         if not (self.is_training and is_dist() and inputs.get("pixel_values") is None):
             return super()._post_encode(model, inputs)
@@ -97,11 +99,11 @@ class _TokenizerOnly:
 
 
 class Qwen25VLLoader(_TokenizerOnly, MODEL_MAPPING["qwen2_5_vl"].loader):
-    pass
+    """ms-swift's loader of Qwen2.5-VL, with the tokenizer as its processor."""
 
 
 class Qwen3VLLoader(_TokenizerOnly, MODEL_MAPPING["qwen3_vl"].loader):
-    pass
+    """ms-swift's loader of Qwen3-VL, with the tokenizer as its processor."""
 
 
 def register() -> None:

@@ -47,7 +47,7 @@ PART_OF_KEY = 8  # characters; as much of a key is a secret, and shorter keys (`
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One model behind one URL. `name` (`clue`, `reason`, `judge`) stands in journals and messages; `timeout` is
+    """One model behind one URL. `name` (`clue`, `reason`, `judge`) is used in journals and messages; `timeout` is
     seconds for a whole request, generous because a request given up is a request asked twice."""
 
     name: str

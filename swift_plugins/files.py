@@ -1,4 +1,4 @@
-"""Row files: JSON lines in, JSON lines out, and errors that name file, row and reason.
+"""Row and config files: checked reading, atomic writing, and errors that name file, row and reason.
 
 Everything that this project reads from a user goes through here or raises `InputError`, and everything that it
 writes is written to a temporary file first and renamed, so that a reader never sees half a file.
@@ -45,7 +45,7 @@ def run_cli(main: Callable[[], int | None]) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
-    except BrokenPipeError:  # before its base class OSError; `… | head` closed the pipe: nobody is left to tell
+    except BrokenPipeError:  # before its base class OSError; `… | head` closed the pipe: nothing to report
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except OSError as error:

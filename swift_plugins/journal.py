@@ -1,4 +1,4 @@
-"""What is done already, as append-only JSON lines: a run that is killed at any moment goes on where it was.
+"""What is done already, as append-only JSON lines: a run that is killed at any moment resumes where it was.
 
     with Journal(out / "journal.jsonl", resume=True) as journal:      # one writer: locked against a second run
         done = journal.by_key("key")

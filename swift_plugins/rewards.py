@@ -1,4 +1,4 @@
-"""The metrics during training: an eval metric and GRPO rewards for ms-swift, built from the parsers of tasks.py.
+"""The metrics during training: an eval metric and GRPO rewards for ms-swift, built from the parsers of `tasks`.
 
     swift sft …  --eval_strategy steps --eval_metric amt --val_dataset amt:dev
     swift rlhf … --rlhf_type grpo --reward_funcs amt_answer amt_format amt_pairs amt_aus      # configs/demo/grpo.yaml

@@ -1,4 +1,4 @@
-"""What several test files need: the reference data, a small demo world, and commands as a user runs them."""
+"""What several test files need: the reference data, a small synthetic dataset, and commands as a user runs them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def project() -> Callable[..., subprocess.CompletedProcess]:
 
 @pytest.fixture(scope="session")
 def world(project, tmp_path_factory) -> Path:
-    """The smallest demo world, in the raw layouts of MELD, MOSEI and ECF. Read only: copy what you change."""
+    """The smallest synthetic dataset, in the raw layouts of MELD, MOSEI and ECF. Read only: copy what you change."""
     out = tmp_path_factory.mktemp("world") / "raw"
     done = project("-m", "data_prep.demo", "--out", out, "--size", "tiny")
     assert done.returncode == 0, done.stderr

@@ -26,7 +26,7 @@ def refused(done: subprocess.CompletedProcess, words: str) -> None:
 
 
 def text(name: str, old: str, new: str) -> Breaker:
-    """Replace the first `old` in a file of the world."""
+    """Replace the first `old` in a file of the dataset."""
 
     def change(folder: Path) -> None:
         before = (folder / name).read_text(encoding="utf-8")
@@ -60,7 +60,7 @@ def conversation(change: Callable[[dict], object]) -> Breaker:
 
 @pytest.fixture
 def annotations(world, tmp_path) -> Path:
-    """A copy of the demo world's annotations, to be broken; the clips stay behind (--missing-media text-only)."""
+    """A copy of the synthetic annotations, to be broken; the clips stay behind (--missing-media text-only)."""
     for name in ("meld", "mosei", "ecf"):
         (tmp_path / name).mkdir()
         for path in (world / name).glob("*.*"):

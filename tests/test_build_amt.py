@@ -1,4 +1,4 @@
-"""The AMT builder on the demo world and on the published annotations: rows, reports, policies, bad input."""
+"""The AMT builder on the synthetic dataset and on the published annotations: rows, reports, policies, bad input."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def build(project, tmp_path):
 
 @pytest.fixture
 def own(world, tmp_path) -> Path:
-    """A copy of the demo world that a test may break."""
+    """A copy of the synthetic dataset that a test may break."""
     return Path(shutil.copytree(world, tmp_path / "raw"))
 
 

@@ -1,4 +1,4 @@
-"""compute_result.py as its users meet it: a real process, real files, exit status, one line of error."""
+"""compute_result.py as a user runs it: a real process, real files, exit status, one line of error."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""The doctor finds every planted fault, flags no healthy clip, and its page and exit status tell the same story."""
+"""The doctor finds every planted fault, flags no healthy clip, and its page and exit status agree."""
 
 import contextlib
 import csv

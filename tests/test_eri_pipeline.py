@@ -29,7 +29,7 @@ ENVIRONMENT = os.environ | {
 
 @pytest.fixture(scope="module")
 def rows(world, project, tmp_path_factory) -> Path:
-    """mosei.mer rows of the demo world's clips, and the same with MELD and ECF for the stages."""
+    """mosei.mer rows of the synthetic dataset's clips, and the same with MELD and ECF for the stages."""
     out = tmp_path_factory.mktemp("rows")
     sources = ("--mosei", world / "mosei", "--meld", world / "meld", "--ecf", world / "ecf")
     done = project("-m", "data_prep.build_amt", *sources, "--split", "train", "--out", out)

@@ -1,4 +1,4 @@
-"""M2SE mixing: exact ratios, seeded draws that depend on nothing else, disjoint stages, scarcity said aloud."""
+"""M2SE mixing: exact ratios, seeded draws that depend on nothing else, disjoint stages, scarcity reported."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def test_merr_captions(shared):
 
 
 def test_drawn_apex_is_recovered(world):
-    """In the demo world the apex of every face is known: within 2 frames for 95 % of clips, and of people."""
+    """In the synthetic dataset the apex of every face is known: within 2 frames for 95 % of clips, and of people."""
     hits: dict[str, list[bool]] = {"clip": [], "person": []}
     for line in (world / "truth.jsonl").read_text().splitlines():
         truth = json.loads(line)

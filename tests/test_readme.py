@@ -1,9 +1,14 @@
-"""The commands and links of README.md and CONTRIBUTING.md, tried."""
+"""The commands, scores and links of README.md, docs/ and CONTRIBUTING.md, tried.
+
+python -m tests.test_readme     writes the dumps of docs/demo.md anew, from the run of `make demo` in output/demo
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,15 +16,22 @@ from pathlib import Path
 
 import pytest
 
+import compute_result
+from swift_plugins.options import parser
+from swift_plugins.scoring.scores import VERSION
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+DEMO = ROOT / "docs" / "demo.md"
+DUMP = re.compile(r"^```\n\$ python compute_result\.py (.*?[^\\])\n(.*?)^```$", re.M | re.S)  # arguments, output
+DUMPS = [(shlex.split(command.replace("\\\n", " ")), text) for command, text in DUMP.findall(DEMO.read_text("utf-8"))]
+GOLD = {"msa": "Positive.", "mer": "Neutral.", "fer": "lips parted", "eri": "She is happy.", "ecpe": "2_joy,2"}
 
 
 @pytest.mark.slow
 def test_data_steps_of_the_readme(world, tmp_path):
-    """Steps 1 to 3 as they stand, on the demo world; its OpenFace tables take the place of OpenFace itself."""
+    """Steps 1 to 3 as they stand, on the synthetic dataset; its OpenFace tables take the place of OpenFace itself."""
     steps = README.partition("# 1. ")[2].partition("# 4. ")[0]
     steps = steps.replace("--openface /opt/OpenFace/build/bin", "--csv raw/mosei/openface")
     assert "--csv" in steps and "build_amt" in steps
@@ -39,11 +51,14 @@ def test_data_steps_of_the_readme(world, tmp_path):
     assert {"mosei.fer.train.jsonl", "meld.mer.test.jsonl", "ecf.ecpe.test.jsonl", "mosei.msa.dev.jsonl"} <= written
 
 
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 200
+
+
 @pytest.mark.parametrize("text", [README, CONTRIBUTING], ids=["README", "CONTRIBUTING"])
 def test_files_that_are_named_exist(text):
-    named = set(
-        re.findall(r"\b(?:data_prep|swift_plugins|configs|shell|tests|benchmarks)/[\w./]*\w\.(?:py|yaml|sh|md)", text)
-    )
+    folders = "data_prep|swift_plugins|configs|shell|tests|benchmarks|docs"
+    named = set(re.findall(rf"\b(?:{folders})/[\w./]*\w\.(?:py|yaml|sh|md)", text))
     assert named and not [name for name in named if not (ROOT / name).is_file()]
 
 
@@ -59,3 +74,87 @@ def test_contributing_names_every_module_in_its_room():
             room = file.parent.name
             where = "\n".join(lines) if room == package else rooms[room]
             assert re.search(rf"\b{file.stem}\b", where), file.relative_to(ROOT)
+
+
+# docs/demo.md
+
+
+def form(printed: str) -> list[str]:
+    """What does not depend on the answers: names and order of lines and columns, and the scorer's version."""
+    lines = [line for line in printed.strip().splitlines() if not line.startswith("  unparsed: ")]
+    text = "\n".join(lines).replace(f"version:{VERSION}", "version:today")
+    text = re.sub(r"(F1 per class[^:]*:)( \w+ \d+\.\d \(\d+\),?)+$", r"\1 CLASSES", text, flags=re.M)
+    text = re.sub(r"\([^()]*report\.train\.json\)", "FILE", text)
+    text = re.sub(r"[-+]?\d[\d,.]*", "N", text)
+    return re.sub(r"[ \t]+", " ", text).splitlines()
+
+
+def figures(printed: str) -> dict[tuple[str, str], list[str]]:
+    """(channel, metric) → the columns of its line in a dump."""
+    found, channel = {}, ""
+    for line in printed.partition("change since")[0].splitlines():
+        if head := re.match(r"(\w+\.\w+): n ", line):
+            channel = head[1]
+        elif row := re.match(r"  (\w[\w ]*?)((?:  +-?\d+\.\d+)+)$", line):
+            found[channel, row[1]] = row[2].split()
+    return found
+
+
+def test_the_demo_page_has_both_dumps_and_their_commands_parse(monkeypatch):
+    for arguments, _ in DUMPS:
+        options = parser(compute_result.Options, None, "compute_result.py").parse_args(arguments)
+        assert options.files and options.built
+    assert [len(figures(text)) > 20 for _, text in DUMPS] == [True, True]
+
+
+def test_the_dumps_have_the_form_that_is_printed_today(tmp_path, monkeypatch, capsys):
+    """One answered row per channel of the page, scored now, prints the lines and columns of the page."""
+    built = tmp_path / "report.train.json"
+    built.write_text(json.dumps({"split": "train", "clips": {"ecf": {}}, "options": {}}))
+    for arguments, text in DUMPS:
+        facts = {"dialogue": "dia1", "index": 2, "emotion": "joy", "previous": 1}
+        rows = [
+            {"id": "a", "channel": channel, "labels": GOLD[task], "response": GOLD[task], "facts": facts}
+            for channel, task in re.findall(r"^(\w+\.(\w+)): n ", text, re.M)
+        ]
+        result = tmp_path / "result.jsonl"
+        result.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        before = ["--before", str(result)] if "--before" in arguments else []
+        monkeypatch.setattr(sys, "argv", ["compute_result.py", str(result), "--built", str(built), *before])
+        assert compute_result.main() == 0
+        assert form(text) == form(capsys.readouterr().out)
+
+
+def test_the_table_of_the_readme_is_that_of_the_page():
+    stages = [figures(text) for _, text in DUMPS]
+    columns = ["strict", "lenient", "first baseline", "second baseline"]
+    lines = re.findall(r"^\| `(\w+\.\w+)` (.+?) \| (.+?) \| (.+?) \| (.+?) \|$", README, re.M)
+    assert len(lines) == 5
+    for channel, words, *shown, baselines in lines:
+        metric = {"F1": "f1", "F1 (paper)": "paper f1"}.get(words, words)
+        found = [stage[channel, metric] for stage in stages]
+        assert shown == [f"{float(stage[columns.index('strict')]):.1f}" for stage in found], channel
+        named = re.findall(r"\d+\.\d", baselines)
+        assert named == [f"{float(value):.1f}" for value in found[0][2 : 2 + len(named)]], channel
+
+
+def run_demo_scores(arguments: list[str]) -> str:
+    """What the command of a dump prints of the demo run in output/demo."""
+    command = [sys.executable, "compute_result.py", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_dumps_are_those_of_the_demo_run_that_is_here():
+    """Names, sizes and baselines to the letter."""
+    if not (ROOT / "output" / "demo" / "stage2.test.jsonl").is_file():
+        pytest.skip("no run of `make demo` in output/demo")
+    for arguments, text in DUMPS:
+        printed = run_demo_scores(arguments)
+        assert form(text) == form(printed)
+
+
+if __name__ == "__main__":
+    page = DEMO.read_text(encoding="utf-8")
+    for arguments, text in DUMPS:
+        page = page.replace(text, run_demo_scores(arguments).rstrip() + "\n")
+    DEMO.write_text(page, encoding="utf-8")

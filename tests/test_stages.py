@@ -1,4 +1,4 @@
-"""Both stages, inference and scores through the scripts, on the smallest demo world and the demo checkpoint."""
+"""Both stages, inference and scores through the scripts, on the smallest synthetic dataset and the demo checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "configs" / "demo" / "checkpoint"
 
-# The ratios of the paper at the size of the smallest world.
+# The ratios of the paper at the size of the smallest dataset.
 MIXTURES = {
     "stages": {
         "stage1": {
@@ -47,7 +47,7 @@ def script(name: str, *flags: str, cwd: Path, **env: object) -> subprocess.Compl
 
 @pytest.fixture(scope="module")
 def amt(world, project, tmp_path_factory) -> Path:
-    """AMT rows of the smallest world, FER from its Action Units; media relative to the world."""
+    """AMT rows of the smallest dataset, FER from its Action Units; media relative to its folder."""
     work = tmp_path_factory.mktemp("stages")
     fer, out = work / "fer", work / "amt"
     done = project(

@@ -1,4 +1,4 @@
-"""Generates a synthetic dataset: MELD, CMU-MOSEI and ECF as they are downloaded, with drawn faces and made-up words.
+"""Generate a synthetic dataset: MELD, CMU-MOSEI and ECF as they are downloaded, with drawn faces and made-up words.
 
     python -m data_prep.demo --out DIR [--seed N] [--size small|tiny]
 
@@ -24,12 +24,15 @@ from swift_plugins.options import option, parse
 
 @dataclass(frozen=True)
 class Options:
+    """What a user may choose."""
+
     out: Path = option(help="a new folder")
     seed: int = option(0, help="another seed gives other people, words and dialogues (0)", metavar="N")
     size: str = option("small", choices=sorted(SIZES), help="small: what the demo trains on; tiny: for tests (small)")
 
 
 def main() -> int:
+    """Generate the dataset and print its number of clips."""
     options = parse(Options, __doc__, prog="python -m data_prep.demo")
     print(f"{generate(options.out, options.seed, options.size):,} clips in {options.out}")
     return 0

@@ -272,12 +272,15 @@ def make(out: Path, seed: int, steps: int) -> None:
 
 @dataclass(frozen=True)
 class Options:
+    """What a user may choose."""
+
     out: Path = option(help="a new folder")
     seed: int = option(0, help="of weights and examples (0)", metavar="N")
     steps: int = option(5800, help="training steps; 0 gives random weights (5800)", metavar="N")
 
 
 def main() -> int:
+    """Make the checkpoint."""
     options = parse(Options, __doc__, prog="python -m data_prep.demo.checkpoint")
     make(options.out, options.seed, options.steps)
     return 0

@@ -123,7 +123,7 @@ def sentence(rng: random.Random, emotion: str, polarity: int, clear: bool | None
     if clear is None:
         clear = rng.random() < 0.6
     parts = [f"{rng.choice(OPENERS)}the {rng.choice(NOUNS)} {rng.choice(PREDICATES[emotion if clear else 'neutral'])}"]
-    # the verdict alone tells the sign of a surprise or of a calm opinion
+    # the verdict alone gives the sign of a surprise or of a calm opinion
     if polarity and (emotion in ("neutral", "surprise") or rng.random() < 0.5):
         parts.append(rng.choice(VERDICTS[polarity]))
     text = " ".join(parts) + rng.choice("..!" if emotion != "neutral" else "...")

@@ -1,6 +1,6 @@
-"""The doctor's checks: counts against the published ones, ids, texts that come again, conversations and clips.
+"""The doctor's checks: counts against the published ones, ids, repeated texts, conversations and clips.
 
-Not run by itself (`python -m data_prep.doctor`). What is peculiar to a dataset stands in its reader, and a reader needs
+Not run by itself (`python -m data_prep.doctor`). What is peculiar to a dataset is in its reader. A reader needs
 no more than `read`; what else it has is used: `count` and `PUBLISHED`, `own_data`, `durations`, `known_bad_clips`
 (`data_prep/readers/meld.py` has all of them).
 """
@@ -22,7 +22,7 @@ from data_prep.readers.media import SUFFIXES, ClipFinder
 from data_prep.readers.sample import Fault, Sample, SplitAbsent
 from swift_plugins.files import InputError, read_rows
 
-TELLING = 6  # words; a shorter text that comes again says nothing
+TELLING = 6  # words; a shorter text is repeated by chance
 
 
 def examine(folders: Mapping[str, Path], media: bool = False, jobs: int = 1) -> Examination:
@@ -127,9 +127,9 @@ def _check_records(dataset: str, folder: Path, groups: Mapping[str, list[Sample]
 
 
 def _check_videos(dataset: str, groups: Mapping[str, list[Sample]], result: Examination) -> None:
-    """One video in two splits shares speaker and scene; a text that comes again is the same words at least.
+    """One video in two splits shares speaker and scene; a repeated text is at least the same words.
 
-    Not for dialogues: short lines come again there, and `_check_leaks` compares the whole of them.
+    Not for dialogues: short lines are repeated there, and `_check_leaks` compares the whole of them.
     """
     videos: dict[str, set[str]] = defaultdict(set)
     texts: dict[str, list[Sample]] = defaultdict(list)
@@ -175,7 +175,7 @@ def _compare_conversations(
     indexes: Mapping[tuple[str, str], leakage.ConversationIndex],
     result: Examination,
 ) -> None:
-    """What of the training split `left` stands in `right`, as a finding and an entry of the leaks."""
+    """What of the training split `left` is also in `right`, as a finding and an entry of the leaks."""
     overlap = leakage.compare(indexes[left], indexes[right])
     if not overlap.conversations:
         return
@@ -201,7 +201,7 @@ def _compare_conversations(
 
 
 def _check_clips(dataset: str, root: Path, groups: Mapping[str, list[Sample]], jobs: int, result: Examination) -> None:
-    """Look into every annotated clip, and for clips that nothing annotates."""
+    """Inspect every annotated clip, and find clips without annotations."""
     annotated: set[str] = set()
     find = ClipFinder(root).find
     for split, samples in groups.items():

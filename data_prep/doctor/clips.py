@@ -25,10 +25,10 @@ SILENT = 10 ** (-60 / 20)  # full scale is 1
 
 @dataclass(frozen=True, slots=True)
 class ClipFacts:
-    """What a look into a file tells: seconds of its video, frames, whether it has sound, and its faults by kind.
+    """What the inspection of a file found: seconds of its video, frames, whether it has sound, and its faults by kind.
 
     `sound` is None without an audio stream, else the largest sample on a scale where 1 is full. `faults` holds
-    (kind, detail); a clip with the kind `broken_clip` was not looked at further.
+    (kind, detail); a clip with the kind `broken_clip` was not inspected further.
     """
 
     seconds: float = 0.0
@@ -38,7 +38,7 @@ class ClipFacts:
 
 
 def inspect(path: str | os.PathLike, annotated: float | None = None) -> ClipFacts:
-    """Look into one clip; `annotated` is its length in seconds by the annotation, where there is one. Never raises."""
+    """Inspect one clip; `annotated` is its length in seconds by the annotation, where there is one. Never raises."""
     try:
         if os.path.getsize(path) == 0:
             return ClipFacts(faults=(("broken_clip", "is empty"),))

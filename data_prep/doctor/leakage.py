@@ -1,4 +1,4 @@
-"""Leakage: which conversations of one dataset or split also stand in another, found by content alone.
+"""Leakage: which conversations of one dataset or split are also in another, found by content alone.
 
     python -m data_prep.doctor --meld DIR --ecf DIR          # the report
     python -m data_prep.build_amt --exclude-leaks meld:test,meld:dev …
@@ -119,7 +119,7 @@ class Overlap:
 
 
 def compare(left: ConversationIndex, right: ConversationIndex) -> Overlap:
-    """Search the left index for what stands in the right one; a conversation is never compared with itself."""
+    """Search the left index for what is in the right one; a conversation is never compared with itself."""
     found = list(_alignments(left, right))
     used_left: dict[str, set[int]] = defaultdict(set)
     used_right: dict[str, set[int]] = defaultdict(set)

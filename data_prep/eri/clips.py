@@ -1,4 +1,4 @@
-"""What the models are told about each clip: facts from AMT rows, captions and peak frames from fer.jsonl, pictures."""
+"""What a prompt says about each clip: facts from AMT rows, captions and peak frames from fer.jsonl, pictures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNDECODABLE = (InputError, OSError, ValueError, SyntaxError, Image.Decompression
 
 @dataclass(frozen=True, slots=True)
 class ClipFacts:
-    """What the models are told about one clip.
+    """What a prompt says about one clip.
 
     picture: file of its peak frame, or of the clip itself, None where the row names none; size: its bytes, None where
     it does not exist; media: how the picture is named in files that others read.

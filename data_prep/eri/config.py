@@ -29,7 +29,7 @@ class Pictures(Config):
 
 
 class Chat(Config):
-    """What one model is told; `params` go to its server as they are."""
+    """The prompt of one model; `params` go to its server as they are."""
 
     system: str
     user: str
@@ -108,7 +108,7 @@ class EriConfig(Config):
     quality: Quality
 
     def chat(self, kind: Pass) -> Chat:
-        """What the model of a pass is told."""
+        """The prompt of a pass."""
         return self.clues if kind == "clues" else self.reason
 
     @model_validator(mode="after")

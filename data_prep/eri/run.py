@@ -55,7 +55,7 @@ class Options:
         return {"clues": self.clue_model or "", "reason": self.reason_model or ""}
 
     def servers(self, timeout: float) -> dict[Pass, Server | None]:
-        """The server of each pass; None where this run asks nobody for it."""
+        """The server of each pass; None where this run does not make it."""
         urls: dict[Pass, str | None] = {"clues": self.clue_url, "reason": self.reason_url}
         return {
             kind: Server(name, urls[kind], self.models[kind], api_key(name), timeout) if urls[kind] else None

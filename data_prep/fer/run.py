@@ -93,6 +93,7 @@ class FerOptions:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Find the clips, make what is not done yet, publish the records and print the report."""
     options = _checked(parse(FerOptions, __doc__, "python -m data_prep.fer", argv))
     settings = _settings(options)
     program = None if options.csv else find_program(options.openface, settings.people == "several")
@@ -344,7 +345,7 @@ def _ray() -> Iterator[None]:
     root = os.fspath(ROOT)
     address = os.environ.get("RAY_ADDRESS") or "auto"
     try:
-        if address != "auto":  # Ray itself tries for a quarter of an hour where nobody answers
+        if address != "auto":  # Ray itself tries for a quarter of an hour where no cluster answers
             host, _, port = address.rpartition("/")[2].rpartition(":")
             socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(

@@ -35,6 +35,7 @@ class ClipFinder:
         self._names: dict[Path, dict[str, str]] = {}
 
     def find(self, video: str) -> str:
+        """The path of the clip relative to the root, with the suffix that it has there."""
         path = self.root / video
         if path.is_file():
             return video

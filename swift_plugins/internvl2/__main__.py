@@ -12,6 +12,7 @@ from swift_plugins.internvl2.weights import native_config
 
 
 def main() -> None:
+    """Write preprocessor_config.json beside the exported weights."""
     if len(sys.argv) != 2:
         raise InputError("usage: python -m swift_plugins.internvl2 FOLDER")
     folder = Path(sys.argv[1])

@@ -14,6 +14,8 @@ IMAGE_TOKEN = "<IMG_CONTEXT>"
 
 
 class Kind(NamedTuple):
+    """The chat format that goes with a language model of InternVL2."""
+
     chat: str | None  # `template` in the original config.json
     template: str  # ours
     end: str  # the token that ends a turn

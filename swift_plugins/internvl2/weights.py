@@ -130,11 +130,11 @@ class _OriginalLayout(InternVLForConditionalGeneration):
 
 
 class InternVL2WithPhi3(_OriginalLayout):
-    pass
+    """InternVL2-4B and other checkpoints with Phi-3 inside."""
 
 
 class InternVL2WithInternLM2(_OriginalLayout):
-    pass
+    """InternVL2-8B and other checkpoints with InternLM2 inside."""
 
 
 LAYOUTS = {"phi3": InternVL2WithPhi3, "internlm2": InternVL2WithInternLM2}

@@ -18,6 +18,8 @@ def emotion_in(text: object, dataset: str) -> str | None:
 
 
 class Eri(Task):
+    """Answers are free text; the emotion that they name is compared, too."""
+
     key = "eri"
     name = "emotion reason inference"
     identifier = "<reason>"

@@ -13,6 +13,8 @@ MELD = ("Anger", "Sadness", "Surprise", "Disgust", "Joy", "Neutral", "Fear")
 
 
 class Mer(LabelTask):
+    """Answers are one label of the dataset's own set."""
+
     key = "mer"
     name = "multimodal emotion recognition"
     identifier = "<emotion>"

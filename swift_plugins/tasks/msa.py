@@ -14,6 +14,8 @@ ZERO = "zero"
 
 
 class Msa(LabelTask):
+    """Answers are positive or negative; `variant` reads a channel whose gold answers are scores."""
+
     key = "msa"
     name = "multimodal sentiment analysis"
     identifier = "<sentiment>"
