@@ -44,6 +44,7 @@ class Options:
         help="leave such rows out and count them, instead of refusing the file. "
         + "; ".join(f"{name}: {text}" for name, text in EXCLUSIONS.items()),
     )
+    require_all: bool = option(False, help="refuse results that do not hold every row of every channel of their split")
     partial: bool = option(False, help="let --compare stand beside a set of rows that is known to be incomplete")
     rows: tuple[Path, ...] = option((), metavar="FILE", help="AMT rows that results without ids are the answers to")
     built: Path | None = option(
@@ -169,13 +170,20 @@ def score_all(args: Options) -> tuple[dict[str, Channel], dict[str, dict], dict[
     if args.before:
         earlier = read_results(args.before, args.task, args.exclude, args.rows)
         before = {name: scores.score_channel(channel) for name, channel in earlier.items()}
+    if args.require_all and (absent := folders.absent(channels.values())):
+        raise InputError(f"holds no row of {', '.join(absent)}", args.files[0])
     for name, block in blocks.items():
         channel = channels[name]
         block["examples"] = [
             {"file": str(args.files[file]), "line": line, "response": response}
             for (file, line), response in channel.unparsed
         ]
-        if coverage := folders.coverage(channel):
+        coverage = folders.coverage(channel)
+        if args.require_all and (coverage is None or not coverage.whole):
+            raise InputError(
+                f"{name}: {coverage or 'which rows there should be is not known (--rows, --built, AMT_DATA)'}"
+            )
+        if coverage:
             block["rows"] = coverage.as_json() | {"text": str(coverage)}
         if name in figures:
             if coverage and not coverage.whole and not args.partial:

@@ -59,6 +59,11 @@ last_checkpoint() {
     done | sort -V | tail -n 1
 }
 
+# Whether PyTorch finds a GPU or another accelerator.
+has_accelerator() {
+    python -c 'import sys, torch; sys.exit(not torch.accelerator.is_available())'
+}
+
 # The length plan of mixture $1 with the settings of $CONFIG_DIR/$2.yaml and the flags that follow; stops when rows
 # would be dropped (status 1 of the plan), unless ALLOW_LONG=1, and when the plan cannot be made (status 2).
 length_plan() {
@@ -73,13 +78,23 @@ length_plan() {
     [ "$status" -le 1 ] || exit "$status"
 }
 
-# FLAGS of swift sft that start training in folder $1, or with RESUME=1 go on from its last whole checkpoint with the
-# same optimizer, random state and data order. DEEPSPEED is zero2 or zero3 (ms-swift's own settings), or a file.
-# Processes are ms-swift's: NPROC_PER_NODE, and for several machines NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT.
+# FLAGS of swift sft that start training in folder $1 with the settings of $CONFIG_DIR/$2.yaml, or with RESUME=1 go on
+# from its last whole checkpoint with the same optimizer, random state and data order. DEEPSPEED is zero2 or zero3
+# (ms-swift's own settings), or a file.
+# Processes are ms-swift's: NPROC_PER_NODE, and for several machines NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT. They
+# share the batch of the settings: so many steps are accumulated fewer. Flags of swift sft come later and win.
 training_flags() {
-    local last
+    local last steps processes=$((${NPROC_PER_NODE:-1} * ${NNODES:-1}))
     last="$(last_checkpoint "$1")"
     FLAGS=()
+    if [ "$processes" -gt 1 ]; then
+        steps="$(sed -n 's/^gradient_accumulation_steps: *\([0-9]*\).*/\1/p' "$CONFIG_DIR/$2.yaml")"
+        if [ -n "$steps" ] && [ $((steps % processes)) = 0 ]; then
+            FLAGS+=(--gradient_accumulation_steps $((steps / processes)))
+        else
+            echo "$processes processes do not share gradient_accumulation_steps $steps evenly: the batch is $processes times as large" >&2
+        fi
+    fi
     if [ -n "$last" ]; then
         [ "${RESUME:-0}" = 1 ] || fail "$1 holds checkpoints already; RESUME=1 goes on from the last, or set another OUTPUT"
         FLAGS+=(--resume_from_checkpoint "$last")

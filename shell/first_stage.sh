@@ -7,7 +7,7 @@ need_model
 need_data
 MIXTURE="${MIXTURE:-stage1}"
 
-training_flags "$OUTPUT/stage1"
+training_flags "$OUTPUT/stage1" stage1
 python -m swift_plugins.mixture --stage "$MIXTURE" ${SIZE:+--size "$SIZE"}
 length_plan "$MIXTURE" stage1 "$@"
 swift sft "$CONFIG_DIR/stage1.yaml" --model "$MODEL" --dataset "amt:$MIXTURE${SIZE:+#$SIZE}" \

@@ -12,12 +12,18 @@ RESULT="${RESULT:-$OUTPUT/$STAGE.test.jsonl}"
 [ -n "$CHECKPOINT" ] || fail "$OUTPUT/$STAGE holds no checkpoint; train first"
 [ -d "$CHECKPOINT" ] || fail "CHECKPOINT=$CHECKPOINT: no such folder"
 [ ! -e "$RESULT" ] || fail "$RESULT exists and swift infer would append to it; move it away or set RESULT"
+# Without a GPU ms-swift's processes answer a part of the rows each and write one part: one process there.
+if [ "${NPROC_PER_NODE:-1}" -gt 1 ] && ! has_accelerator; then
+    echo "no GPU here: one process answers all rows (NPROC_PER_NODE=$NPROC_PER_NODE is for GPUs)" >&2
+    unset NPROC_PER_NODE
+fi
 # swift infer writes as it goes: only a finished file gets the final name.
 rm -f "$RESULT.part"
 swift infer "$CONFIG_DIR/infer.yaml" --adapters "$CHECKPOINT" --result_path "$RESULT.part" \
     --external_plugins "$PLUGIN" "$@"
 mv "$RESULT.part" "$RESULT"
 scores=(--json "${RESULT%.jsonl}.scores.json" --report "${RESULT%.jsonl}.report")
+[[ " $* " == *" --val_dataset "* ]] || scores+=(--require-all) # every test row was asked for
 if [ -f "$AMT_DATA/report.train.json" ]; then scores+=(--built "$AMT_DATA/report.train.json"); fi
 if [ "$STAGE" = stage2 ] && [ -s "$OUTPUT/stage1.test.jsonl" ]; then scores+=(--before "$OUTPUT/stage1.test.jsonl"); fi
 python "$ROOT/compute_result.py" "$RESULT" "${scores[@]}"

@@ -14,6 +14,14 @@ if ROOT not in sys.path:
     # At the end: a folder of the working directory must not be shadowed by one of ours.
     sys.path.append(ROOT)
 
+if "LOCAL_RANK" in os.environ:
+    import torch
+
+    if not torch.accelerator.is_available():
+        # Without one, accelerate takes several processes for several runs of one process unless it is told: gradients
+        # are never synchronised, and every process trains alone on its part of the rows.
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+
 from swift_plugins import backbones, dataset, rewards, template  # noqa: E402
 from swift_plugins.files import InputError  # noqa: E402
 from swift_plugins.internvl2 import register as internvl2  # noqa: E402

@@ -1,6 +1,7 @@
 """A plugin for tests: the project's own, and every row that a loader worker encodes is written to the file RECORD.
 
-SLOW seconds are spent on each row, so that a test has time to kill the training half-way.
+SLOW seconds are spent on each row, so that a test has time to kill the training half-way. RECORD.weights gets a line
+per process when training ends: its rank, and the sum of every weight that was trained.
 """
 
 import json
@@ -8,6 +9,7 @@ import os
 import time
 
 import torch
+from transformers import Trainer
 
 import swift_plugins.emoverse  # noqa: F401
 from swift_plugins.template import EmoverseTemplate
@@ -25,3 +27,15 @@ def record(self, inputs):
 
 
 EmoverseTemplate._encode = record
+train = Trainer.train
+
+
+def train_and_record(self, *args, **kwargs):
+    result = train(self, *args, **kwargs)
+    weights = {name: p.double().sum().item() for name, p in self.model.named_parameters() if p.requires_grad}
+    with open(os.environ["RECORD"] + ".weights", "a", encoding="utf-8") as file:
+        file.write(json.dumps({"rank": os.environ.get("RANK", "0"), "weights": weights}) + "\n")
+    return result
+
+
+Trainer.train = train_and_record

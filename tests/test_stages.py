@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,16 +112,25 @@ def test_both_stages_inference_and_scores(run):
         (weights,) = (work / "out" / stage).glob("checkpoint-*/adapter_model.safetensors")
         assert weights.stat().st_size > 10_000
 
-    tested = script("test.sh", "--max_new_tokens", "4", **run)
+    tested = script("test.sh", "--max_new_tokens", "4", **run, NPROC_PER_NODE=2)
+    assert "one process answers all rows" in tested.stderr  # two on a CPU would answer half of them
     assert tested.returncode == 0, tested.stdout[-3000:] + tested.stderr[-3000:]
     rows = [json.loads(line) for line in (work / "out" / "stage2.test.jsonl").read_text().splitlines()]
     expected = [line for path in sorted((work / "amt").glob("*.test.jsonl")) for line in path.read_text().splitlines()]
     assert len(rows) == len(expected), "every test row of every channel, once"
+    assert sorted((r["id"], r["channel"]) for r in rows) == sorted(
+        (row["id"], row["channel"]) for row in map(json.loads, expected)
+    )
     assert sorted(r["channel"] for r in rows) == sorted(json.loads(line)["channel"] for line in expected)
     assert sorted(r["labels"] for r in rows) == sorted(json.loads(line)["response"] for line in expected)
     scores = json.loads((work / "out" / "stage2.test.scores.json").read_text())
     assert {"meld.mer", "meld.msa", "mosei.msa", "mosei.mer", "mosei.fer", "mosei.eri", "ecf.ecpe"} <= scores.keys()
     assert "ecf.ecpe: n 13" in tested.stdout
+
+    (work / "out" / "cut.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:-3]))
+    scorer = [sys.executable, ROOT / "compute_result.py", work / "out" / "cut.jsonl", "--require-all"]
+    cut = subprocess.run(scorer, env=os.environ | {"AMT_DATA": str(work / "amt")}, capture_output=True, text=True)
+    assert cut.returncode == 2 and "INCOMPLETE" in cut.stderr
 
     again = script("test.sh", **run)
     assert again.returncode == 2 and "would append" in again.stderr

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -99,23 +100,39 @@ def test_killed_and_resumed(world, whole, tmp_path):
 
 
 @pytest.mark.swift
-def test_two_processes_share_the_draw(world, whole, tmp_path):
-    """Both stages over gloo: together the processes see every row of the draw once; a rank with text only keeps up."""
+def test_two_processes_train_one_model(world, tmp_path):
+    """Over gloo, against one process with the same batches: every row of the draw once, equal weights on both ranks,
+    and the weights that one process ends with. Text-only rows come alone, and their rank keeps up."""
+    flags = [*FLAGS, "--lora_dropout", "0", "--max_steps", "6", "--gradient_accumulation_steps", "1"]
+    batches = {"one": ("4", {}), "two": ("2", {"NPROC_PER_NODE": "2", "MASTER_PORT": str(free_port())})}
+    for name, (size, settings) in batches.items():
+        run("first_stage.sh", world, tmp_path / name, *flags, "--per_device_train_batch_size", size, **settings)
+    rows = [json.loads(line) for line in (tmp_path / "two.rows").read_text().splitlines()]
+    assert Counter(row["rank"] for row in rows)["1"] >= 12
+    wanted = {row["query"] for row in drawn(world, "stage1")}
+    queries = Counter(row["query"].replace("<image>", "").replace("<video>", "") for row in rows)
+    assert set(queries) <= wanted and max(queries.values()) == 1
+    ends = [json.loads(line) for line in (tmp_path / "two.rows.weights").read_text().splitlines()]
+    assert sorted(end["rank"] for end in ends) == ["0", "1"] and ends[0]["weights"] == ends[1]["weights"]
+    one, two = (load_file(tmp_path / name / "stage1/checkpoint-6/adapter_model.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    assert max((one[key] - two[key]).abs().max().item() for key in one) < 1e-5
+
+
+@pytest.mark.swift
+def test_processes_share_the_batch_of_the_settings(world, tmp_path):
+    """Stage 2 on two processes: as many steps of the optimizer as one process takes, or a word that they are fewer."""
     output = tmp_path / "out"
-    for script, stage, count in (("first_stage.sh", "stage1", 40), ("second_stage.sh", "stage2", 30)):
-        Path(f"{output}.rows").unlink(missing_ok=True)
-        flags = [*FLAGS, "--per_device_train_batch_size", "1"]  # so that text-only rows come alone
-        run(script, world, output, *flags, NPROC_PER_NODE="2", MASTER_PORT=str(free_port()))
-        seen = [json.loads(line) for line in Path(f"{output}.rows").read_text().splitlines()]
-        queries = Counter(row["query"] for row in seen)
-        wanted = {row["query"] for row in drawn(world, stage)}
-        assert len(wanted) == count
-        tagged = {query.replace("<image>", "").replace("<video>", ""): n for query, n in queries.items()}
-        assert tagged == dict.fromkeys(wanted, 1)
-        assert Counter(row["rank"] for row in seen) == {"0": count // 2, "1": count // 2}
-        assert len(losses(output / stage)) == count // 2
-    one = [json.loads(line)["query"] for line in Path(f"{whole}.rows").read_text().splitlines()]
-    assert len(set(one)) == 40
+    shutil.copytree(ROOT / "configs" / "demo", tmp_path / "config", ignore=shutil.ignore_patterns("checkpoint"))
+    for path in (tmp_path / "config").glob("stage*.yaml"):
+        text = path.read_text().replace("gradient_accumulation_steps: 1", "gradient_accumulation_steps: 2")
+        path.write_text(text)
+    flags = [*FLAGS, "--per_device_train_batch_size", "1"]
+    two = {"NPROC_PER_NODE": "2", "MASTER_PORT": str(free_port()), "CONFIG": str(tmp_path / "config")}
+    run("first_stage.sh", world, output, *flags, **two)
+    assert len(losses(output / "stage1")) == 20, "40 rows, two at a time"
+    log = run("second_stage.sh", world, output, *flags, **(two | {"CONFIG": "demo", "MASTER_PORT": str(free_port())}))
+    assert "the batch is 2 times as large" in log and len(losses(output / "stage2")) == 15
 
 
 def free_port() -> int:

@@ -75,6 +75,14 @@ class AmtFolders:
         missing = [name for name in built if name not in here]
         return Coverage(path, len(built), missing, sorted(here - wanted))
 
+    def absent(self, channels: Iterable[Channel]) -> list[str]:
+        """The row files of the channels' splits of which no row is answered."""
+        channels = list(channels)
+        splits = {name.split("/")[1] for channel in channels for name in channel.ids[:1] if name.count("/") >= 2}
+        there = {f"{channel.dataset}.{channel.task.key}" for channel in channels}
+        files = {path.name for folder in self.folders for split in splits for path in folder.glob(f"*.*.{split}.jsonl")}
+        return sorted(file for file in files if file.rsplit(".", 2)[0] not in there)
+
     def dialogues(self, dataset: str, split: str) -> list[str] | None:
         """The ids of every dialogue of a split, in the owners' order, from its report; None where there is none."""
         for folder in self.folders:
