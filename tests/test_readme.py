@@ -104,11 +104,11 @@ def figures(printed: str) -> dict[tuple[str, str], list[str]]:
     return found
 
 
-def test_the_demo_page_has_both_dumps_and_their_commands_parse(monkeypatch):
+def test_the_demo_page_has_both_dumps_and_their_commands_parse():
     for arguments, _ in DUMPS:
         options = parser(compute_result.Options, None, "compute_result.py").parse_args(arguments)
         assert options.files and options.built
-    assert [len(figures(text)) > 20 for _, text in DUMPS] == [True, True]
+    assert [len(figures(text)) for _, text in DUMPS] == [35, 35]
 
 
 def test_the_dumps_have_the_form_that_is_printed_today(tmp_path, monkeypatch, capsys):
@@ -131,15 +131,14 @@ def test_the_dumps_have_the_form_that_is_printed_today(tmp_path, monkeypatch, ca
 
 def test_the_table_of_the_readme_is_that_of_the_page():
     stages = [figures(text) for _, text in DUMPS]
-    columns = ["strict", "lenient", "first baseline", "second baseline"]
     lines = re.findall(r"^\| `(\w+\.\w+)` (.+?) \| (.+?) \| (.+?) \| (.+?) \|$", README, re.M)
     assert len(lines) == 5
     for channel, words, *shown, baselines in lines:
         metric = {"F1": "f1", "F1 (paper)": "paper f1"}.get(words, words)
-        found = [stage[channel, metric] for stage in stages]
-        assert shown == [f"{float(stage[columns.index('strict')]):.1f}" for stage in found], channel
+        rounded = [[f"{float(value):.1f}" for value in stage[channel, metric]] for stage in stages]
+        assert shown == [strict for strict, *_ in rounded], channel
         named = re.findall(r"\d+\.\d", baselines)
-        assert named == [f"{float(value):.1f}" for value in found[0][2 : 2 + len(named)]], channel
+        assert named and named == rounded[0][2 : 2 + len(named)], channel
 
 
 def run_demo_scores(arguments: list[str]) -> str:
@@ -149,12 +148,21 @@ def run_demo_scores(arguments: list[str]) -> str:
 
 
 def test_the_dumps_are_those_of_the_demo_run_that_is_here():
-    """Names, sizes and baselines to the letter."""
+    """Names, sizes and baselines to the letter, the model's figures within 10 points: other processors round otherwise.
+
+    On the machine of the page two runs were equal; how far another machine is has not been measured.
+    """
     if not (ROOT / "output" / "demo" / "stage2.test.jsonl").is_file():
         pytest.skip("no run of `make demo` in output/demo")
     for arguments, text in DUMPS:
         printed = run_demo_scores(arguments)
         assert form(text) == form(printed)
+        assert re.findall(r"^\w+\.\w+: n [^u]*", text, re.M) == re.findall(r"^\w+\.\w+: n [^u]*", printed, re.M)
+        shown, now = figures(text), figures(printed)
+        for line, columns in shown.items():
+            assert columns[2:] == now[line][2:], line
+            for column, value in zip(columns[:2], now[line], strict=False):
+                assert float(column) == pytest.approx(float(value), abs=10), line
 
 
 if __name__ == "__main__":
