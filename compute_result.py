@@ -4,7 +4,8 @@
     python compute_result.py stage2.jsonl --before stage1.jsonl --compare emoverse-4b --report output/report
 
 Tables are in per cent, JSON holds fractions. Every figure is there strict (the exact form of the answer), lenient (the
-label found in the text) and, where the authors published a scorer, official (as that counts). An unparsed answer is counted, and is wrong; it never becomes a class.
+label found in the text) and, where the authors published a scorer, official (as that counts). An unparsed answer is
+counted, and is wrong; it never becomes a class.
 """
 
 from __future__ import annotations

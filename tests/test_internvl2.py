@@ -376,6 +376,12 @@ REFUSALS = {
         lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:5000]),
         "is not a whole safetensors file",
     ),
+    "pickled weights": (
+        lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
+        "found pytorch_model.bin: pickles, which are not read",
+    ),
+    "another norm": (lambda f: _edit(f, vision_config__norm_type="batch_norm"), "norm_type 'batch_norm' is not"),
+    "padded pictures": (lambda f: _edit(f, pad2square=True), "pad2square is not supported"),
     "a missing weight": (lambda f: _weights(f, lambda t: t.pop("mlp1.3.bias")), "weights are missing: mlp1.3.bias"),
     "an extra weight": (
         lambda f: _weights(f, lambda t: t.update({"qllama.x": torch.zeros(1)})),

@@ -99,7 +99,8 @@ def stock_answer(merged: Path, files: list[Path], text: str) -> str:
         else:
             pictures.append(Image.open(file))
             query += picture
-    prompt = f"<|system|>\n{SYSTEM}<|end|><|user|>\n{query}{text}<|end|><|assistant|>\n"
+    messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": query + text}]
+    prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     inputs = tokenizer(prompt, return_tensors="pt")
     if pictures:
         inputs["pixel_values"] = processor(pictures, return_tensors="pt")["pixel_values"]

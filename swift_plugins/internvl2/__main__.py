@@ -1,4 +1,4 @@
-"""Complete an exported folder with the preprocessing of its tiles (shell/export.sh runs this).
+"""Complete an exported folder for stock transformers: tiles, chat template, processor (shell/export.sh runs this).
 
 python -m swift_plugins.internvl2 FOLDER
 """
@@ -6,18 +6,34 @@ python -m swift_plugins.internvl2 FOLDER
 import sys
 from pathlib import Path
 
-from swift_plugins.files import InputError, run_cli, write_json
-from swift_plugins.internvl2.config import preprocessor_config, read_config, tile_side
+from swift_plugins.files import InputError, atomic_open, run_cli, write_json
+from swift_plugins.internvl2.config import (
+    chat_template,
+    checkpoint_kind,
+    preprocessor_config,
+    read_config,
+    tile_side,
+)
 from swift_plugins.internvl2.weights import native_config
 
 
 def main() -> None:
-    """Write preprocessor_config.json beside the exported weights."""
+    """Write what stands beside the exported weights."""
     if len(sys.argv) != 2:
         raise InputError("usage: python -m swift_plugins.internvl2 FOLDER")
     folder = Path(sys.argv[1])
-    if read_config(folder).get("model_type") == "internvl":
-        write_json(folder / "preprocessor_config.json", preprocessor_config(tile_side(native_config(folder))))
+    config = read_config(folder)
+    if config.get("model_type") != "internvl":
+        return
+    native = native_config(folder)
+    write_json(folder / "preprocessor_config.json", preprocessor_config(tile_side(native)))
+    write_json(
+        folder / "processor_config.json",
+        {"processor_class": "InternVLProcessor", "image_seq_length": native.image_seq_length},
+    )
+    template = chat_template(checkpoint_kind(config, folder / "config.json"))
+    with atomic_open(folder / "chat_template.jinja") as file:
+        file.write(template)
 
 
 if __name__ == "__main__":

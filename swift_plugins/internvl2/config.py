@@ -27,6 +27,31 @@ KINDS = {
     "internlm2": Kind("internlm2-chat", "emoverse_internlm2", "<|im_end|>"),
     "qwen": Kind(None, "emoverse_chatml", "<|im_end|>"),
 }
+# What the chat format of a kind puts before a turn of a role, and after it.
+TURNS = {
+    "phi3": ("<|{role}|>\n", "<|end|>"),
+    "internlm2": ("<|im_start|>{role}\n", "<|im_end|>"),
+    "qwen": ("<|im_start|>{role}\n", "<|im_end|>\n"),
+}
+
+
+def chat_template(kind: str) -> str:
+    """The Jinja chat template of a kind, as our training writes its turns; media as transformers wants them."""
+    start, end = (part.replace("\n", "\\n") for part in TURNS[kind])
+    before, after = start.split("{role}")
+    bos = "{{ bos_token }}" if kind == "internlm2" else ""
+    part = (
+        "{% if part['type'] == 'text' %}{{ part['text'] }}{% elif part['type'] == 'image' %}{{ '<IMG_CONTEXT>\\n' }}"
+        "{% elif part['type'] == 'video' %}{{ '<video>\\n' }}{% endif %}"
+    )
+    return (
+        f"{bos}{{% for message in messages %}}{{{{ '{before}' + message['role'] + '{after}' }}}}"
+        "{% if message['content'] is string %}{{ message['content'] }}"
+        f"{{% else %}}{{% for part in message['content'] %}}{part}{{% endfor %}}{{% endif %}}{{{{ '{end}' }}}}"
+        f"{{% endfor %}}{{% if add_generation_prompt %}}{{{{ '{before}assistant{after}' }}}}{{% endif %}}"
+    )
+
+
 # Native folders, our exports among them, name the language model by transformers' type.
 NATIVE_KINDS = {"phi3": "phi3", "llama": "internlm2", "qwen2": "qwen", "qwen3": "qwen"}
 
@@ -59,6 +84,11 @@ def checkpoint_kind(config: dict, file: str | Path = "config.json") -> str:
         raise InputError(
             f"template {config['template']!r} does not belong to language model {kind!r} ({KINDS[kind].chat!r})", file
         )
+    norm = (config.get("vision_config") or {}).get("norm_type", "rms_norm")
+    if norm not in ("layer_norm", "rms_norm"):
+        raise InputError(f"vision_config.norm_type {norm!r} is not supported, only layer_norm and rms_norm", file)
+    if config.get("pad2square"):
+        raise InputError("pad2square is not supported: pictures would be padded, ours are scaled to the square", file)
     version = config.get("ps_version", "v1")  # the original default
     if version != "v2":
         raise InputError(f"ps_version {version!r} is not supported, only 'v2' (another pixel order)", file)

@@ -200,6 +200,10 @@ def _stored_shapes(model_dir: Path) -> dict[str, tuple[int, ...]]:
         if not (model_dir / names[0]).is_file():
             shards = sorted(path.name for path in model_dir.glob("*.safetensors"))
             found = f" (found {_some(shards)}, but no {INDEX})" if shards else ""
+            if pickles := sorted(
+                path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in model_dir.glob(pattern)
+            ):
+                found = f" (found {_some(pickles)}: pickles, which are not read; save them as safetensors)"
             raise InputError(f"has no model.safetensors and no {INDEX}{found}", model_dir)
     shapes: dict[str, tuple[int, ...]] = {}
     for name in names:
