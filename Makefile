@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 # Whose types are checked.
 TYPED := swift_plugins/tasks swift_plugins/scoring swift_plugins/files.py swift_plugins/mixture.py data_prep/readers
 # One process per core, one file of tests after the other in each.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -p no:randomly
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 .PHONY: help demo check test lint types install install-dev clean
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_prep.demo.checkpoint import CHAT, CONFIG, TOKENS, make, make_tokenizer
+from data_prep.demo.checkpoint import CHAT, CONFIG, TOKENS, make, tokenizer_of
 from data_prep.demo.pretraining import MIXES, PretrainingTasks
 from swift_plugins.files import InputError, read_json
 from swift_plugins.internvl2 import load_internvl2, load_tokenizer
@@ -40,7 +40,7 @@ def test_pretraining_still_asks_what_the_shipped_checkpoint_was_asked():
 
 
 def test_the_script_still_makes_the_shipped_tokenizer_and_config(tmp_path):
-    tokenizer = make_tokenizer(PretrainingTasks(random.Random("pretraining/0/tokenizer")))
+    tokenizer = tokenizer_of(0)
     tokenizer.save_pretrained(tmp_path)
     assert (tmp_path / "tokenizer.json").read_bytes() == (SHIPPED / "tokenizer.json").read_bytes(), REMAKE
     assert read_json(SHIPPED / "config.json") == CONFIG

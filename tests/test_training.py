@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -101,12 +102,15 @@ def test_killed_and_resumed(world, whole, tmp_path):
 
 @pytest.mark.swift
 def test_two_processes_train_one_model(world, tmp_path):
-    """Over gloo, against one process with the same batches: every row of the draw once, equal weights on both ranks,
-    and the weights that one process ends with. Text-only rows come alone, and their rank keeps up."""
-    flags = [*FLAGS, "--lora_dropout", "0", "--max_steps", "6", "--gradient_accumulation_steps", "1"]
-    batches = {"one": ("4", {}), "two": ("2", {"NPROC_PER_NODE": "2", "MASTER_PORT": str(free_port())})}
-    for name, (size, settings) in batches.items():
-        run("first_stage.sh", world, tmp_path / name, *flags, "--per_device_train_batch_size", size, **settings)
+    """Over gloo, against one process with the same settings: as many steps, every row of the draw once, equal weights
+    on both ranks, and the weights that one process ends with. Text-only rows come alone, and their rank keeps up."""
+    shutil.copytree(ROOT / "configs" / "demo", tmp_path / "config", ignore=shutil.ignore_patterns("checkpoint"))
+    path = tmp_path / "config" / "stage1.yaml"
+    path.write_text(re.sub("(gradient_accumulation_steps): 1", r"\1: 2", path.read_text()))
+    flags = [*FLAGS, "--lora_dropout", "0", "--max_steps", "6", "--per_device_train_batch_size", "2"]
+    two = {"NPROC_PER_NODE": "2", "MASTER_PORT": str(free_port())}
+    for name, settings in {"one": {}, "two": two}.items():
+        run("first_stage.sh", world, tmp_path / name, *flags, **settings, CONFIG=str(tmp_path / "config"))
     rows = [json.loads(line) for line in (tmp_path / "two.rows").read_text().splitlines()]
     assert Counter(row["rank"] for row in rows)["1"] >= 12
     wanted = {row["query"] for row in drawn(world, "stage1")}
@@ -119,20 +123,9 @@ def test_two_processes_train_one_model(world, tmp_path):
     assert max((one[key] - two[key]).abs().max().item() for key in one) < 1e-5
 
 
-@pytest.mark.swift
-def test_processes_share_the_batch_of_the_settings(world, tmp_path):
-    """Stage 2 on two processes: as many steps of the optimizer as one process takes, or a word that they are fewer."""
-    output = tmp_path / "out"
-    shutil.copytree(ROOT / "configs" / "demo", tmp_path / "config", ignore=shutil.ignore_patterns("checkpoint"))
-    for path in (tmp_path / "config").glob("stage*.yaml"):
-        text = path.read_text().replace("gradient_accumulation_steps: 1", "gradient_accumulation_steps: 2")
-        path.write_text(text)
-    flags = [*FLAGS, "--per_device_train_batch_size", "1"]
-    two = {"NPROC_PER_NODE": "2", "MASTER_PORT": str(free_port()), "CONFIG": str(tmp_path / "config")}
-    run("first_stage.sh", world, output, *flags, **two)
-    assert len(losses(output / "stage1")) == 20, "40 rows, two at a time"
-    log = run("second_stage.sh", world, output, *flags, **(two | {"CONFIG": "demo", "MASTER_PORT": str(free_port())}))
-    assert "the batch is 2 times as large" in log and len(losses(output / "stage2")) == 15
+def test_a_batch_that_processes_cannot_share_is_said(world, tmp_path):
+    log = run("first_stage.sh", world, tmp_path / "out", status=2, NPROC_PER_NODE="2", MIXTURE="none")
+    assert "do not share gradient_accumulation_steps 1 evenly: the batch is 2 times as large" in log
 
 
 def free_port() -> int:

@@ -12,6 +12,7 @@ about). It sees no AMT prompt and no clip or dialogue of the synthetic datasets:
 
 from __future__ import annotations
 
+import functools
 import math
 import multiprocessing
 import random
@@ -183,9 +184,15 @@ def answer_questions(
     train([p for p in model.parameters() if p.requires_grad], steps, rate, step, phase)
 
 
+@functools.lru_cache(maxsize=1)
+def tokenizer_of(seed: int) -> PreTrainedTokenizerFast:
+    """The tokenizer of a seed, made once in a process."""
+    return make_tokenizer(PretrainingTasks(random.Random(f"pretraining/{seed}/tokenizer")))
+
+
 def new_model(seed: int) -> tuple[InternVLForConditionalGeneration, PreTrainedTokenizerFast]:
     """Random weights and the tokenizer; the same for a seed."""
-    tokenizer = make_tokenizer(PretrainingTasks(random.Random(f"pretraining/{seed}/tokenizer")))
+    tokenizer = tokenizer_of(seed)
     torch.manual_seed(seed)
     model = InternVLForConditionalGeneration(build_config(CONFIG, tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)))
     return model.float().train(), tokenizer
