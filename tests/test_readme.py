@@ -38,7 +38,7 @@ def test_data_steps_of_the_readme(world, tmp_path):
     shutil.copytree(world, tmp_path / "raw")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", "-uc", "# " + steps],
+        ["bash", "-euc", "# " + steps],  # the doctor would end with 1 where something breaks results
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT), "PATH": path},
         capture_output=True,

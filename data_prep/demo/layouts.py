@@ -13,7 +13,7 @@ import random
 import shutil
 import string
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,7 +21,9 @@ import av
 from PIL import Image
 
 from data_prep.demo.faces import FPS, INTENSITIES, PRESENCES, SIDE, DrawnClip, draw_frame, random_clip
-from data_prep.demo.words import CHATTER, EMOTIONS, SPEAKERS, conversation, emotion_and_polarity, sentence
+from data_prep.demo.words import EMOTIONS, Line, conversation, dialogue, emotion_and_polarity, sentence
+from data_prep.doctor.leakage import ConversationIndex, compare
+from data_prep.readers.sample import Sample, conversation_id
 from swift_plugins.files import CONFIGS, InputError, read_yaml, write_json, write_rows
 
 COLUMNS = (
@@ -99,6 +101,31 @@ def write_clip(root: Path, clip: DrawnClip) -> None:
     table.parent.mkdir(parents=True, exist_ok=True)
     lines = [",".join(row) for row in (COLUMNS, *openface_rows(clip))]
     table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+class Dialogues:
+    """Dialogues of all datasets and splits, none of which stands in another one by the doctor's leakage search."""
+
+    def __init__(self) -> None:
+        self.splits: list[ConversationIndex] = []
+
+    def draw(self, make: Callable[[], list[Line]], dataset: str, split: str, count: int) -> list[list[Line]]:
+        """So many new ones; what repeats another one is made again."""
+        made: dict[str, list[Line]] = {}
+        again = {f"{dataset}/{split}/dia{number}" for number in range(count)}
+        while again:
+            made |= {key: make() for key in sorted(again)}
+            lines = [
+                Sample(f"{key}_utt{index}", dataset, split, line.text, line.speaker, index=index)
+                for key, lines in made.items()
+                for index, line in enumerate(lines)
+            ]
+            drawn = ConversationIndex(lines)
+            again = set(compare(drawn, drawn).conversations)
+            for other in self.splits:
+                again |= {conversation_id(link.right) for link in compare(other, drawn).links}
+        self.splits.append(drawn)
+        return list(made.values())
 
 
 # Datasets: each writes its annotations and returns its clips
@@ -183,7 +210,7 @@ def _reason(clip: DrawnClip, text: str, label: str, seen: Sequence[str]) -> dict
     }
 
 
-def write_meld(root: Path, seed: int, counts: dict[str, int], aus: dict, phrases: dict) -> list[DrawnClip]:
+def write_meld(root: Path, seed: int, counts: dict[str, int], aus: dict, dialogues: Dialogues) -> list[DrawnClip]:
     """{train,dev,test}_sent_emo.csv, CRLF like the published ones."""
     clips = []
     folders = {"train": "train_splits", "dev": "dev_splits_complete", "test": "output_repeated_splits_test"}
@@ -191,38 +218,30 @@ def write_meld(root: Path, seed: int, counts: dict[str, int], aus: dict, phrases
     for split, count in counts.items():
         rng = random.Random(f"{seed}/meld/{split}")
         rows = []
-        for dialogue in range(count):
+        for number, lines in enumerate(dialogues.draw(lambda rng=rng: dialogue(rng), "meld", split, count)):
             clock = rng.uniform(30, 1200)
-            cast = rng.sample(SPEAKERS, 3)
-            for utterance in range(rng.randint(3, 7)):
-                emotion, polarity = emotion_and_polarity(rng)
-                if emotion == "neutral":
-                    polarity = 0
-                text = sentence(rng, emotion, polarity)
-                if emotion == "neutral" and rng.random() < 0.3:
-                    text = rng.choice(CHATTER) + "."
-                stem = f"dia{dialogue}_utt{utterance}"
+            for utterance, line in enumerate(lines):
+                stem = f"dia{number}_utt{utterance}"
                 path, name = f"{folders[split]}/{stem}.mp4", f"meld/{split}/{stem}"
-                clip = random_clip(rng, "meld", path, name, emotion, _people(rng), aus)
+                clip = random_clip(rng, "meld", path, name, line.emotion, _people(rng), aus)
                 clips.append(clip)
-                sentiment = ("neutral", "positive", "negative")[polarity]
+                sentiment = ("neutral", "positive", "negative")[line.polarity]
                 end = clock + clip.frames / FPS
-                row = [len(rows) + 1, text, rng.choice(cast), emotion, sentiment, dialogue, utterance]
-                rows.append([*row, 1, 1 + dialogue % 9, _stamp(clock), _stamp(end)])
+                row = [len(rows) + 1, line.text, line.speaker, line.emotion, sentiment, number, utterance]
+                rows.append([*row, 1, 1 + number % 9, _stamp(clock), _stamp(end)])
                 clock = end + 0.2
         _table(root / "meld" / f"{split}_sent_emo.csv", header.split(","), rows, newline="\r\n")
     return clips
 
 
-def write_ecf(root: Path, seed: int, counts: dict[str, int], aus: dict, phrases: dict) -> list[DrawnClip]:
+def write_ecf(root: Path, seed: int, counts: dict[str, int], aus: dict, dialogues: Dialogues) -> list[DrawnClip]:
     """Subtask_2_{train,test}.json; conversation ids go on counting from train to test, as in ECF 2.0."""
     clips, number = [], 0
     for split, count in counts.items():
         rng = random.Random(f"{seed}/ecf/{split}")
         document = []
-        for _ in range(count):
+        for lines in dialogues.draw(lambda rng=rng: conversation(rng, recent=0.8), "ecf", split, count):
             number += 1
-            lines = conversation(rng, recent=0.8)
             utterances, pairs = [], []
             for index, line in enumerate(lines, 1):
                 video = f"dia{number}utt{index}.mp4"
@@ -280,8 +299,10 @@ def generate(out: Path, seed: int = 0, size: str = "small") -> int:
         raise InputError(f"cannot write there: {error.strerror}", out) from None
     try:
         clips: list[DrawnClip] = []
-        for dataset, maker in (("mosei", write_mosei), ("meld", write_meld), ("ecf", write_ecf)):
-            clips += maker(root, seed, SIZES[size][dataset], aus, phrases)
+        sizes, dialogues = SIZES[size], Dialogues()
+        clips += write_mosei(root, seed, sizes["mosei"], aus, phrases)
+        clips += write_meld(root, seed, sizes["meld"], aus, dialogues)
+        clips += write_ecf(root, seed, sizes["ecf"], aus, dialogues)
         write_rows(root / "truth.jsonl", map(_truth, clips))
         with multiprocessing.get_context("spawn").Pool(min(os.cpu_count() or 1, 8)) as pool:
             pool.starmap(write_clip, [(root, clip) for clip in clips], chunksize=64)

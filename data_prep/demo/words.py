@@ -140,12 +140,27 @@ def emotion_and_polarity(rng: random.Random) -> tuple[str, int]:
 
 @dataclass
 class Line:
-    """One line of a made conversation; causes are indices from 1."""
+    """One line of a made dialogue; causes are indices from 1, polarity is the sign of the sentiment."""
 
     speaker: str
     text: str
     emotion: str
     causes: list[int] = field(default_factory=list)
+    polarity: int = 0
+
+
+def dialogue(rng: random.Random) -> list[Line]:
+    """3 to 7 lines of three people, each with its own feeling."""
+    cast, lines = rng.sample(SPEAKERS, 3), []
+    for _ in range(rng.randint(3, 7)):
+        emotion, polarity = emotion_and_polarity(rng)
+        if emotion == "neutral":
+            polarity = 0
+        text = sentence(rng, emotion, polarity)
+        if emotion == "neutral" and rng.random() < 0.3:
+            text = rng.choice(CHATTER) + "."
+        lines.append(Line(rng.choice(cast), text, emotion, polarity=polarity))
+    return lines
 
 
 def conversation(rng: random.Random, recent: float = 0.0) -> list[Line]:
