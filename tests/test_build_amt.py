@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -188,7 +189,7 @@ def test_a_test_split_does_not_lose_rows_unless_told(own, build, tmp_path):
     next((own / "meld" / "output_repeated_splits_test").glob("*.mp4")).unlink()
     args = ("--meld", own / "meld", "--missing-media", "drop")
     done = build(*args, split="test", out=tmp_path / "a")
-    assert done.returncode == 2 and "1 of 16 test clips would be dropped" in done.stderr
+    assert done.returncode == 2 and re.search("1 of [0-9]+ test clips would be dropped", done.stderr)
     assert not (tmp_path / "a").exists()
     assert build(*args, "--allow-loss", split="test", out=tmp_path / "b").returncode == 0
 
