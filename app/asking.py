@@ -1,0 +1,111 @@
+"""What the tasks ask about one clip, in the words of training, and what a model answers.
+
+A closed label set is answered by the likelihood of its labels, so that the answer is always one of them and every label
+has a probability; other answers are generated.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.clips import Clip, Look
+from app.engine import Model, Question, shares
+from data_prep.prompts import Prompts
+from data_prep.readers import READERS
+from data_prep.readers.sample import Sample
+from swift_plugins.files import InputError
+from swift_plugins.mixture import read_mixtures
+from swift_plugins.tasks import TASKS, LabelTask, split_channel
+
+TOKENS = 256  # of a generated answer
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One task's answer. `label` is what the strict reading makes of `text`; `probabilities` sum to one over the labels
+    as answers write them, None where the model gave none."""
+
+    task: str
+    channel: str
+    text: str
+    label: str | None
+    probabilities: dict[str, float] | None
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """What `ask.py --json` writes of it."""
+        return {
+            "channel": self.channel,
+            "answer": self.text,
+            "label": self.label,
+            "probabilities": self.probabilities,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def askable() -> list[str]:
+    """The tasks that can be asked of a clip alone: those whose wording needs no dialogue."""
+    return [key for key, task in TASKS.items() if not task.fields]
+
+
+def channels(wanted: Sequence[str], dataset: str | None = None) -> dict[str, str]:
+    """Task → the channel in whose words it is asked: of `dataset`, else the one that the stages train it on last.
+
+    Raises `InputError` for a task that cannot be asked of a clip, and for a dataset that does not have it.
+    """
+    stages = read_mixtures().stages
+    stages = {name: stages[name] for name in ("stage1", "stage2") if name in stages} or stages
+    trained = {key: part.sources[0] for stage in stages.values() for key, part in stage.tasks.items()}
+    found = {}
+    for key in wanted:
+        if key not in askable():
+            reason = "is asked of a dialogue, not of a clip" if key in TASKS else "is no task"
+            raise InputError(f"--task {key} {reason}; there are {', '.join(askable())}")
+        channel = f"{dataset}.{key}" if dataset else trained.get(key)
+        task = TASKS[key]
+        if channel is None or (isinstance(task, LabelTask) and channel.partition(".")[0] not in task.labels):
+            known = ", ".join(task.labels) or "none"
+            raise InputError(f"no labels of {key} for {dataset or 'any dataset'}; --dataset is one of {known}")
+        found[key] = channel
+    return found
+
+
+def question(channel: str, clip: Clip, seen: Look, wording: Prompts) -> Question:
+    """The row's query and media, as `build_amt` would write them for this clip."""
+    dataset, key, _ = split_channel(channel)
+    sample = Sample(f"{dataset}/test/{clip.path.stem}", dataset, "test", clip.text)
+    query = wording.query(sample, key)
+    framed = TASKS[key].face_only or getattr(READERS.get(dataset), "PEAK_FRAMES", False)
+    if clip.is_picture:
+        return Question(query, images=(clip.path,), system=wording.system)
+    if framed and seen.peak is not None:
+        return Question(query, images=(seen.peak,), system=wording.system)
+    return Question(query, videos=(clip.path,), system=wording.system)
+
+
+def ask(model: Model, channel: str, clip: Clip, seen: Look, wording: Prompts) -> Answer:
+    """One task's answer."""
+    start = time.perf_counter()
+    dataset, key, _ = split_channel(channel)
+    task, asked = TASKS[key], question(channel, clip, seen, wording)
+    if isinstance(task, LabelTask):
+        answers = [task.target(label, dataset) for label in task.classes(dataset)]
+        likelihoods = model.likelihoods(asked, answers)
+        if likelihoods is not None:
+            probabilities = dict(zip(task.classes(dataset), shares(likelihoods), strict=True))
+            label = max(probabilities, key=probabilities.__getitem__)
+            rounded = {name: round(value, 4) for name, value in probabilities.items()}
+            text = task.target(label, dataset)
+            return Answer(key, channel, text, label, rounded, time.perf_counter() - start)
+    text = model.answer(asked, TOKENS)
+    label = task.lenient(text, dataset) if isinstance(task, LabelTask) else None
+    return Answer(key, channel, text, label, None, time.perf_counter() - start)
+
+
+def picture_of(asked: Question) -> Path | None:
+    """The picture that a question shows, where it shows one."""
+    return asked.images[0] if asked.images else None
