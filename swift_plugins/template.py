@@ -139,24 +139,28 @@ class EmoverseTemplate(Template):
         if self.chat_tokens == "pieces":
             return super()._encode_context_list(context_list, loss_scale_list)
         contexts, scales = [], []
-        pairs = zip(context_list, loss_scale_list or [0.0] * len(context_list), strict=True)
-        for is_text, group in groupby(pairs, key=lambda pair: isinstance(pair[0], str)):
-            parts, weights = map(list, zip(*group, strict=True))
-            if is_text:
-                start = contexts in ([], [self.tokenizer("").input_ids])  # that of the conversation
-                ends = self.template_meta.stop_words
-                parts = [slow_text(self.tokenizer, part, ends, start and i == 0) for i, part in enumerate(parts)]
-                parts = self._tokenize_parts(parts)
-            contexts += parts
-            scales += weights
-        return super()._encode_context_list(contexts, scales)
+        end = "".join(self.template_meta.suffix)
+        for context, scale in zip(context_list, loss_scale_list or [0.0] * len(context_list), strict=True):
+            if scales and scales[-1] > 0 and scale == 0 and isinstance(context, str) and context.startswith(end):
+                # ms-swift finds the end of an earlier answer after its tokens; one of white space alone has none.
+                contexts, scales, context = [*contexts, end], [*scales, 1.0], context.removeprefix(end)
+            contexts.append(context)
+            scales.append(scale)
+        tokens = []
+        for is_text, group in groupby(contexts, key=lambda context: isinstance(context, str)):
+            texts = list(group)
+            start = tokens in ([], [self.tokenizer("").input_ids])  # that of the conversation
+            tokens += self._tokenize_texts(texts, start) if is_text else texts
+        return super()._encode_context_list(tokens, scales)
 
-    def _tokenize_parts(self, parts: list[str]) -> list[list[int]]:
-        """The ids of the joined text, those that start within each part."""
-        encoding = self.tokenizer("".join(parts), add_special_tokens=False, return_offsets_mapping=True)
-        ends, ids = list(accumulate(map(len, parts))), [[] for _ in parts]
-        for token, (start, _) in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True):
-            ids[bisect_right(ends, start)].append(token)
+    def _tokenize_texts(self, texts: list[str], start: bool) -> list[list[int]]:
+        """The ids of the joined texts, those that start within each."""
+        special = self.template_meta.stop_words
+        texts = [slow_text(self.tokenizer, text, special, start and i == 0) for i, text in enumerate(texts)]
+        encoding = self.tokenizer("".join(texts), add_special_tokens=False, return_offsets_mapping=True)
+        ends, ids = list(accumulate(map(len, texts))), [[] for _ in texts]
+        for token, (first, _) in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True):
+            ids[bisect_right(ends, first)].append(token)
         return ids
 
     def _tiles(self, image) -> torch.Tensor:

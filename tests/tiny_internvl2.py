@@ -1,8 +1,11 @@
 """Tiny random InternVL2 checkpoints in the original layout, for tests: both language models, any tile size.
 
 tiny_checkpoint(tmp_path / "model", "phi3")
+sentencepiece_checkpoint(tmp_path / "model")        # with tokenizer.model, as InternVL2-4B is published
 """
 
+import json
+import string
 from pathlib import Path
 
 import torch
@@ -86,14 +89,73 @@ def tiny_config(kind: str, side: int = 56, vocab_size: int | None = None) -> dic
 
 def tiny_checkpoint(folder: Path, kind: str, side: int = 56, seed: int = 0, max_shard_size: str = "5GB") -> Path:
     """Write a random checkpoint and return its folder."""
+    tokenizer = tiny_tokenizer(kind)
+    image_token_id = tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>")
+    return _random_checkpoint(folder, tiny_config(kind, side), image_token_id, tokenizer, seed, max_shard_size)
+
+
+def _random_checkpoint(folder, config, image_token_id, tokenizer, seed=0, max_shard_size="5GB") -> Path:
     torch.manual_seed(seed)
-    tokenizer, config = tiny_tokenizer(kind), tiny_config(kind, side)
-    model = InternVLForConditionalGeneration(build_config(config, tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>")))
+    model = InternVLForConditionalGeneration(build_config(config, image_token_id))
     for name, parameter in model.named_parameters():  # the default initialisation leaves answers all alike
         if parameter.dim() > 1 and "norm" not in name:
             torch.nn.init.normal_(parameter, std=0.3)
     save_internvl2_original(model, config, tokenizer, folder, max_shard_size=max_shard_size)
     return folder
+
+
+# Words of the tests' conversations. Each is a piece, and so is every beginning of it: BPE needs them on its way there.
+WORDS = ["▁Joy", "oy", "Then", "▁Then", "Be", "▁Be", "▁brief", "What", "▁is", "▁shown", "▁He", "▁▁", "▁a", "Frame"]
+WORDS += ["5_surprise,2"]
+PHI3_TOKENS = ["<|endoftext|>", "<|assistant|>", *(f"<|placeholder{i}|>" for i in range(1, 5)), "<|system|>", "<|end|>"]
+PHI3_TOKENS += ["<|placeholder5|>", "<|placeholder6|>", "<|user|>"]
+
+
+def llama_vocabulary() -> list[tuple[str, int]]:
+    """Pieces with their SentencePiece types, in the order of Llama's: control, bytes, words, letters."""
+    words = list(dict.fromkeys(word[:end] for word in WORDS for end in range(2, len(word) + 1)))
+    letters = ["▁", *string.ascii_letters, *string.digits, *string.punctuation]
+    control = [("<unk>", 2), ("<s>", 3), ("</s>", 3)]
+    return control + [(f"<0x{i:02X}>", 6) for i in range(256)] + [(piece, 1) for piece in words + letters]
+
+
+def write_sentencepiece(folder: Path, rstrip: bool = True, **settings) -> Path:
+    """`tokenizer.model` and `tokenizer_config.json` as in InternVL2-4B: Llama's, Phi-3's chat tokens, picture tokens.
+
+    `rstrip` is the flag of Phi-3's tokens, `settings` are further keys of tokenizer_config.json (None: left out).
+    """
+    from transformers.convert_slow_tokenizer import import_protobuf
+
+    proto, pieces = import_protobuf().ModelProto(), llama_vocabulary()
+    proto.trainer_spec.model_type, proto.trainer_spec.byte_fallback = 2, True
+    proto.trainer_spec.vocab_size = len(pieces)
+    proto.normalizer_spec.name, proto.normalizer_spec.add_dummy_prefix = "identity", True
+    proto.normalizer_spec.remove_extra_whitespaces = False
+    for i, (piece, kind) in enumerate(pieces):
+        proto.pieces.add(piece=piece, score=-float(i) if kind == 1 else 0.0, type=kind)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.model").write_bytes(proto.SerializeToString())
+    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    added = {"0": flags | {"content": "<unk>"}, "1": flags | {"content": "<s>"}}
+    added["2"] = flags | {"content": "</s>", "rstrip": rstrip, "special": False}
+    pictures = [*IMAGE_TOKENS, "<quad>", "</quad>", "<ref>", "</ref>", "<box>", "</box>"]
+    for i, token in enumerate(PHI3_TOKENS + pictures, len(pieces)):
+        chat = token.startswith("<|") and token != "<|endoftext|>"
+        added[str(i)] = flags | {"content": token, "rstrip": rstrip and chat}
+    config = {"add_bos_token": True, "add_eos_token": False, "added_tokens_decoder": added, "bos_token": "<s>"}
+    config |= {"additional_special_tokens": pictures, "clean_up_tokenization_spaces": False, "legacy": False}
+    config |= {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "unk_token": "<unk>", "sp_model_kwargs": {}}
+    config |= {"model_max_length": 8192, "padding_side": "left", "tokenizer_class": "LlamaTokenizer"}
+    config = {key: value for key, value in (config | settings).items() if value is not None}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1))
+    return folder
+
+
+def sentencepiece_checkpoint(folder: Path, **settings) -> Path:
+    """A random Phi-3 checkpoint with a SentencePiece tokenizer only; `settings` are those of `write_sentencepiece`."""
+    write_sentencepiece(folder, **settings)
+    config = tiny_config("phi3", vocab_size=len(llama_vocabulary()) + 20)
+    return _random_checkpoint(folder, config, len(llama_vocabulary()) + 13, None)
 
 
 def full_config(kind: str) -> dict:
