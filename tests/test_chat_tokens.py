@@ -1,4 +1,4 @@
-"""Phi-3 conversations with a SentencePiece tokenizer.model, as InternVL2-4B has: ids and loss mask of the original.
+"""Conversations with a SentencePiece tokenizer.model, as InternVL2 is published: ids and loss mask of the original.
 
 `phi3_tokens.json` was measured with the original's class, the slow `LlamaTokenizer` of transformers 4.37.2, on the
 tokenizer of `tests/tiny_internvl2.py`, which is built piece by piece and so never differs:
@@ -24,7 +24,7 @@ from swift.template import get_template
 from transformers import AutoTokenizer
 
 import swift_plugins.emoverse  # noqa: F401
-from swift_plugins.internvl2 import load_internvl2, load_tokenizer
+from swift_plugins.internvl2 import load_internvl2, load_tokenizer, native_config
 from tests.test_adapters import CONFIGS, CPU, swift
 from tests.test_frames import write_clip
 from tests.test_serving import served
@@ -33,12 +33,17 @@ from tests.tiny_internvl2 import sentencepiece_checkpoint, tiny_tokenizer, write
 
 GOLDEN = json.loads((Path(__file__).parent / "phi3_tokens.json").read_text(encoding="utf-8"))
 PICTURE = " ".join(["<img>", *["<IMG_CONTEXT>"] * 4, "</img>"])
-VARIANTS = [(False, True), (False, False), (True, True), (True, False), (None, True)]  # legacy, rstrip
+VARIANTS = [(False, True), (False, False), (True, True), (True, False), (None, True)]  # Phi-3's legacy, rstrip
+FORMATS = {  # before a turn of a role, after it
+    "phi3": ("<|{}|>\n", "<|end|>"),
+    "internlm2": ("<|im_start|>{}\n", "<|im_end|>"),
+}
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    return {
+    internlm2 = sentencepiece_checkpoint(tmp_path_factory.mktemp("internlm2") / "model", "internlm2")
+    return {"internlm2": internlm2} | {
         variant: sentencepiece_checkpoint(
             tmp_path_factory.mktemp("phi3") / "model", legacy=variant[0], rstrip=variant[1]
         )
@@ -123,6 +128,14 @@ def test_without_bos_and_with_chat_tokens_named_special(folders, tmp_path):
         assert shown(template, encoded) == case["whole"].replace("<s> ▁ <|system|>", start_)
 
 
+@pytest.mark.parametrize("variant", ["internlm2", (False, True)])
+def test_added_tokens_keep_their_ids(folders, variant):
+    tokenizer = load_tokenizer(folders[variant])
+    added = {token: i for token, (i, _) in Slow(folders[variant]).added.items()}
+    assert {token: tokenizer.convert_tokens_to_ids(token) for token in added} == added
+    assert native_config(folders[variant]).image_token_id == added["<IMG_CONTEXT>"]
+
+
 def test_tokenizer_model_goes_before_tokenizer_json(folders, tmp_path):
     """The original asks for the slow class, whatever lies beside its file."""
     folder = write_sentencepiece(tmp_path)
@@ -146,7 +159,7 @@ class Slow:
 
     def __init__(self, folder):
         config = json.loads((folder / "tokenizer_config.json").read_text())
-        self.legacy = config.get("legacy") is not False
+        self.legacy = config.get("legacy") is not False  # InternLM2's class knows no other
         self.added = {token["content"]: (int(i), token) for i, token in config["added_tokens_decoder"].items()}
         self.split = re.compile("(" + "|".join(map(re.escape, self.added)) + ")")
         self.model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
@@ -187,17 +200,22 @@ sides = st.lists(st.sampled_from(WORDS), min_size=1, max_size=5).map("".join) | 
 )
 
 
-@settings(max_examples=120, deadline=None)
-@given(variant=st.sampled_from(VARIANTS), system=sides, turns=st.lists(st.tuples(sides, sides), min_size=1, max_size=3))
+@settings(max_examples=150, deadline=None)
+@given(
+    variant=st.sampled_from(["internlm2", *VARIANTS]),
+    system=sides,
+    turns=st.lists(st.tuples(sides, sides), min_size=1, max_size=3),
+)
 def test_any_conversation(folders, variant, system, turns):
     """White space at every edge, chat tokens spelled out, bytes; the mask ends and starts where the answers do."""
     turns[-1] = (turns[-1][0], turns[-1][1] + ".")  # ms-swift does not repeat an end that an answer brings along
     slow = _cached(Slow, folders[variant])
-    text, ends = f"<|system|>\n{system}<|end|>", []
+    role, end = FORMATS["internlm2" if variant == "internlm2" else "phi3"]
+    text, ends = role.format("system") + system + end, []
     for query, answer in turns:
-        text += f"<|user|>\n{query}<|end|><|assistant|>\n"
+        text += role.format("user") + query + end + role.format("assistant")
         ends.append(len(slow.ids(text)))
-        text += f"{answer}<|end|>"
+        text += answer + end
         ends.append(len(slow.ids(text)))
     encoded = _cached(template_of, folders[variant]).encode({"messages": messages(system, turns)})
     assert encoded["input_ids"] == slow.ids(text)
@@ -281,5 +299,5 @@ def test_a_served_chat_with_history_is_the_original_conversation(merged, tmp_pat
     with served(world, tmp_path, MERGED=str(merged)) as client:
         rows = messages(case["system"], case["turns"])[:-1]
         reply = client.chat.completions.create(model="emoverse", messages=rows, max_tokens=12, temperature=0)
-    assert reply.choices[0].message.content == tokenizer.decode(answer[ids.shape[1] :], skip_special_tokens=True)
+    assert reply.choices[0].message.content == tokenizer.decode(answer[ids.shape[1] :])
     assert reply.usage.prompt_tokens == ids.shape[1]
