@@ -139,9 +139,10 @@ class EmoverseTemplate(Template):
         if self.chat_tokens == "pieces":
             return super()._encode_context_list(context_list, loss_scale_list)
         contexts, scales = [], []
-        end = "".join(self.template_meta.suffix)
+        end = next((part for part in self.template_meta.suffix if isinstance(part, str)), None)
         for context, scale in zip(context_list, loss_scale_list or [0.0] * len(context_list), strict=True):
-            if scales and scales[-1] > 0 and scale == 0 and isinstance(context, str) and context.startswith(end):
+            text = isinstance(context, str)
+            if end and text and context.startswith(end) and scales and scales[-1] > 0 and scale == 0:
                 # ms-swift finds the end of an earlier answer after its tokens; one of white space alone has none.
                 contexts, scales, context = [*contexts, end], [*scales, 1.0], context.removeprefix(end)
             contexts.append(context)

@@ -21,7 +21,6 @@ from swift_plugins.internvl2 import (
     build_config,
     load_internvl2,
     load_tokenizer,
-    native_config,
     original_state_dict,
     save_internvl2_original,
     weights,
