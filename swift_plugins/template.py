@@ -65,7 +65,7 @@ class EmoverseTemplate(Template):
     def init_processor(self, processor):
         first = processor is not None and not self._processor_inited
         super().init_processor(processor)
-        if first and self.template_meta.template_type == KINDS["phi3"].template:
+        if first and self.use_chat_template and self.template_meta.template_type == KINDS["phi3"].template:
             # Some Phi-3 tokenizers add <s>, some do not: the checkpoint's decides.
             bos = self.tokenizer("").input_ids
             self.template_meta.prefix = [bos]
@@ -131,8 +131,12 @@ class EmoverseTemplate(Template):
 
     def _tokenize(self, context, **kwargs):
         if isinstance(context, str):
-            context = slow_text(self.tokenizer, context, self.template_meta.stop_words)
+            context = self._slow_text(context)
         return super()._tokenize(context, **kwargs)
+
+    def _slow_text(self, text: str, start: bool = True) -> str:
+        ends = [word for word in self.template_meta.stop_words if isinstance(word, str)]
+        return slow_text(self.tokenizer, text, ends, start)
 
     def _encode_context_list(self, context_list, loss_scale_list=None):
         """Tokenize neighbouring texts as one; a token belongs to the text that its first character is in."""
@@ -156,8 +160,7 @@ class EmoverseTemplate(Template):
 
     def _tokenize_texts(self, texts: list[str], start: bool) -> list[list[int]]:
         """The ids of the joined texts, those that start within each."""
-        special = self.template_meta.stop_words
-        texts = [slow_text(self.tokenizer, text, special, start and i == 0) for i, text in enumerate(texts)]
+        texts = [self._slow_text(text, start and i == 0) for i, text in enumerate(texts)]
         encoding = self.tokenizer("".join(texts), add_special_tokens=False, return_offsets_mapping=True)
         ends, ids = list(accumulate(map(len, texts))), [[] for _ in texts]
         for token, (first, _) in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True):

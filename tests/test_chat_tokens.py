@@ -58,9 +58,9 @@ def media(tmp_path_factory):
     return str(folder / "picture.png"), str(write_clip(folder / "clip.mp4"))
 
 
-def template_of(folder, mode="train"):
+def template_of(folder, mode="train", **options):
     processor = get_model_processor(str(folder), model_type="emoverse", torch_dtype=torch.float32, load_model=False)[1]
-    template = get_template(processor, max_length=8192)
+    template = get_template(processor, max_length=8192, **options)
     template.set_mode(mode)
     return template
 
@@ -143,6 +143,13 @@ def test_tokenizer_model_goes_before_tokenizer_json(folders, tmp_path):
     tiny_tokenizer("phi3").backend_tokenizer.save(str(folder / "tokenizer.json"))
     ids = load_tokenizer(folders[False, True])("Joy.<|end|>").input_ids
     assert load_tokenizer(folder)("Joy.<|end|>").input_ids == ids
+
+
+def test_text_without_a_chat(folders):
+    """`--use_chat_template false`: one text with its end, and no `▁` of a turn inside it."""
+    template = template_of(folders[False, True], use_chat_template=False)
+    tokens = shown(template, template.encode({"messages": messages(None, [("Joy.", "Then?")])}))
+    assert tokens == "<s> ▁Joy . ⟦ Then ? <|endoftext|> ⟧"
 
 
 def test_an_unknown_reading_is_refused(folders, monkeypatch):
