@@ -24,6 +24,7 @@ from swift.template import get_template
 from transformers import AutoTokenizer
 
 import swift_plugins.emoverse  # noqa: F401
+from swift_plugins.files import InputError
 from swift_plugins.internvl2 import load_internvl2, load_tokenizer, native_config
 from tests.test_adapters import CONFIGS, CPU, swift
 from tests.test_frames import write_clip
@@ -143,6 +144,16 @@ def test_tokenizer_model_goes_before_tokenizer_json(folders, tmp_path):
     tiny_tokenizer("phi3").backend_tokenizer.save(str(folder / "tokenizer.json"))
     ids = load_tokenizer(folders[False, True])("Joy.<|end|>").input_ids
     assert load_tokenizer(folder)("Joy.<|end|>").input_ids == ids
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\n", None], ids=["pointer", "cut off"])
+def test_a_broken_tokenizer_model_is_named(tmp_path, kind, content):
+    """A Git LFS pointer instead of the file, as a clone without LFS leaves, or a download that broke off."""
+    file = sentencepiece_checkpoint(tmp_path, kind) / "tokenizer.model"
+    file.write_bytes(content or file.read_bytes()[:1001])
+    with pytest.raises(InputError, match="tokenizer.model: is not a whole SentencePiece model"):
+        load_tokenizer(tmp_path)
 
 
 def test_text_without_a_chat(folders):

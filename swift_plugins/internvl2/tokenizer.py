@@ -60,10 +60,14 @@ def _sentencepiece_tokenizer(model_dir: Path, settings: dict, kind: str) -> PreT
 
     That is `LlamaTokenizer` of transformers 4.37 for Phi-3, which InternVL2 pins, and `InternLM2Tokenizer`.
     """
+    from google.protobuf.message import DecodeError
     from transformers.convert_slow_tokenizer import import_protobuf
 
     proto = import_protobuf().ModelProto()
-    proto.ParseFromString((model_dir / "tokenizer.model").read_bytes())
+    try:
+        proto.ParseFromString((model_dir / "tokenizer.model").read_bytes())
+    except DecodeError:
+        raise InputError("is not a whole SentencePiece model", model_dir / "tokenizer.model") from None
     if proto.trainer_spec.model_type != 2:
         raise InputError("is not a BPE SentencePiece model", model_dir / "tokenizer.model")
     pieces = [(piece.piece, piece.score, piece.type) for piece in proto.pieces]
