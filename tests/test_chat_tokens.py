@@ -152,7 +152,7 @@ def test_a_broken_tokenizer_model_is_named(tmp_path, kind, content):
     """A Git LFS pointer instead of the file, as a clone without LFS leaves, or a download that broke off."""
     file = sentencepiece_checkpoint(tmp_path, kind) / "tokenizer.model"
     file.write_bytes(content or file.read_bytes()[:1001])
-    with pytest.raises(InputError, match="tokenizer.model: is not a whole SentencePiece model"):
+    with pytest.raises(InputError, match=r"tokenizer\.model: is not a whole SentencePiece model"):
         load_tokenizer(tmp_path)
 
 
