@@ -5,6 +5,9 @@ Tile size and tokens per tile come from its config. From the environment, as wit
 
     VIDEO_SEGMENTS (or NUM_SEGMENTS)   frames per video, default 8
     MAX_NUM, VIDEO_MAX_NUM             most tiles per image and per frame, default 1; more adds InternVL2's thumbnail
+    CHAT_TOKENS=pieces                 prompt and answer are tokenized each by itself, as ms-swift 2 did in EmoVerse's
+                                       official fine-tuning; default whole, one text, as InternVL2 does. They differ
+                                       where the tokenizer is SentencePiece's: an answer starts with `▁Joy`, not `Joy`
 
 They are no part of a checkpoint: repeat for inference what training used.
 """
@@ -12,7 +15,9 @@ They are no part of a checkpoint: repeat for inference what training used.
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from functools import partial
+from itertools import accumulate, groupby
 
 import torch
 import yaml
@@ -25,7 +30,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 
 from swift_plugins.files import CONFIGS, InputError
 from swift_plugins.frames import Source, sample_frames
-from swift_plugins.internvl2 import IMAGE_TOKEN, KINDS, NATIVE_KINDS, preprocessor_config, tile_side
+from swift_plugins.internvl2 import IMAGE_TOKEN, KINDS, NATIVE_KINDS, preprocessor_config, slow_text, tile_side
 
 PROMPTS = CONFIGS / "prompts.yaml"
 IMAGE = ["<img>", [-100], "</img>\n"]
@@ -57,8 +62,20 @@ class EmoverseTemplate(Template):
         self.placeholder_tokens = [IMAGE_TOKEN]  # ms-swift writes ids into it: one list per tokenizer
         super()._init_placeholder_tokens()
 
+    def init_processor(self, processor):
+        first = processor is not None and not self._processor_inited
+        super().init_processor(processor)
+        if first and self.use_chat_template and self.template_meta.template_type == KINDS["phi3"].template:
+            # Some Phi-3 tokenizers add <s>, some do not: the checkpoint's decides.
+            bos = self.tokenizer("").input_ids
+            self.template_meta.prefix = [bos]
+            self.template_meta.system_prefix = [bos, *self.template_meta.system_prefix]
+
     def init_env_args(self):
         super().init_env_args()
+        self.chat_tokens = get_env_args("chat_tokens", str, "whole")
+        if self.chat_tokens not in ("whole", "pieces"):
+            raise ValueError(f"CHAT_TOKENS must be whole or pieces, not {self.chat_tokens}")
         segments = get_env_args("num_segments", int, 8)
         settings = {
             "video_segments": get_env_args("video_segments", int, segments),
@@ -112,6 +129,44 @@ class EmoverseTemplate(Template):
         encoded["pixel_values"] = torch.cat(tiles).to(self.model_info.torch_dtype) if tiles else None
         return encoded
 
+    def _tokenize(self, context, **kwargs):
+        if isinstance(context, str):
+            context = self._slow_text(context)
+        return super()._tokenize(context, **kwargs)
+
+    def _slow_text(self, text: str, start: bool = True) -> str:
+        ends = [word for word in self.template_meta.stop_words if isinstance(word, str)]
+        return slow_text(self.tokenizer, text, ends, start)
+
+    def _encode_context_list(self, context_list, loss_scale_list=None):
+        """Tokenize neighbouring texts as one; a token belongs to the text that its first character is in."""
+        if self.chat_tokens == "pieces":
+            return super()._encode_context_list(context_list, loss_scale_list)
+        contexts, scales = [], []
+        end = next((part for part in self.template_meta.suffix if isinstance(part, str)), None)
+        for context, scale in zip(context_list, loss_scale_list or [0.0] * len(context_list), strict=True):
+            text = isinstance(context, str)
+            if end and text and context.startswith(end) and scales and scales[-1] > 0 and scale == 0:
+                # ms-swift finds the end of an earlier answer after its tokens; one of white space alone has none.
+                contexts, scales, context = [*contexts, end], [*scales, 1.0], context.removeprefix(end)
+            contexts.append(context)
+            scales.append(scale)
+        tokens = []
+        for is_text, group in groupby(contexts, key=lambda context: isinstance(context, str)):
+            texts = list(group)
+            start = tokens in ([], [self.tokenizer("").input_ids])  # that of the conversation
+            tokens += self._tokenize_texts(texts, start) if is_text else texts
+        return super()._encode_context_list(tokens, scales)
+
+    def _tokenize_texts(self, texts: list[str], start: bool) -> list[list[int]]:
+        """The ids of the joined texts, those that start within each."""
+        texts = [self._slow_text(text, start and i == 0) for i, text in enumerate(texts)]
+        encoding = self.tokenizer("".join(texts), add_special_tokens=False, return_offsets_mapping=True)
+        ends, ids = list(accumulate(map(len, texts))), [[] for _ in texts]
+        for token, (first, _) in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True):
+            ids[bisect_right(ends, first)].append(token)
+        return ids
+
     def _tiles(self, image) -> torch.Tensor:
         """(tiles, 3, side, side) pixels of one picture."""
         most = self.video_max_num if image.info.get("of_video") else self.max_num
@@ -158,7 +213,6 @@ def register() -> None:
             chat_sep=[phi3.end],
             suffix=[phi3.end],
             system_prefix=[f"<|system|>\n{{{{SYSTEM}}}}{phi3.end}"],
-            auto_add_bos=True,  # some Phi-3 tokenizers add <s>, some do not: the checkpoint's decides
             **common,
         ),
         TemplateMeta(

@@ -21,7 +21,6 @@ from swift_plugins.internvl2 import (
     build_config,
     load_internvl2,
     load_tokenizer,
-    native_config,
     original_state_dict,
     save_internvl2_original,
     weights,
@@ -490,31 +489,3 @@ def test_rebuilt_tokenizer_saves_for_stock_transformers(sentencepiece_folder, tm
     tokenizer.save_pretrained(tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path, trust_remote_code=False)
     assert again(TEXT).input_ids == tokenizer(TEXT).input_ids
-
-
-def test_phi3_sentencepiece(tmp_path):
-    """Phi-3's tokenizer.model is a Llama one: transformers' own class reads it."""
-    import sentencepiece
-
-    folder = tiny_checkpoint(tmp_path / "model", "phi3")
-    (folder / "tokenizer.json").unlink()
-    (tmp_path / "corpus.txt").write_text(TEXT * 20)
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(tmp_path / "corpus.txt"),
-        model_prefix=str(folder / "tokenizer"),
-        model_type="bpe",
-        vocab_size=380,
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        minloglevel=2,
-    )
-    added = {380: "<|endoftext|>", 381: "<|end|>", 382: "<IMG_CONTEXT>"}
-    settings_ = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "legacy": False}
-    settings_["added_tokens_decoder"] = {str(i): {"content": token, "special": True} for i, token in added.items()}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings_))
-    tokenizer = load_tokenizer(folder)
-    assert {tokenizer.convert_tokens_to_ids(token): token for token in added.values()} == added
-    spm = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
-    assert tokenizer(TEXT).input_ids == [1, *spm.encode(TEXT)]
-    assert native_config(folder).image_token_id == 382

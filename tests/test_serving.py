@@ -1,6 +1,7 @@
 """From training to a served model with the project's scripts on the demo checkpoint: the same answers everywhere."""
 
 import base64
+import contextlib
 import os
 import signal
 import subprocess
@@ -59,25 +60,35 @@ def trained(world, tmp_path_factory):
     return output
 
 
+@contextlib.contextmanager
+def served(world, output, **settings):
+    """A client of shell/serve.sh, which ends with the block."""
+    port = str(free_port())
+    server = start("serve.sh", world | {"MODEL": ""}, output, PORT=port, **settings)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/v1/models", timeout=1).read()
+                break
+            except OSError:
+                assert server.poll() is None and time.monotonic() < deadline, server.communicate()[0][-3000:]
+                time.sleep(0.3)
+        yield OpenAI(base_url=f"{address}/v1", api_key="none")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGINT)
+        try:
+            server.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+
+
 @pytest.fixture(scope="module")
 def client(world, trained):
-    port = str(free_port())
-    server = start("serve.sh", world | {"MODEL": ""}, trained, PORT=port)
-    address = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            urllib.request.urlopen(f"{address}/v1/models", timeout=1).read()
-            break
-        except OSError:
-            assert server.poll() is None and time.monotonic() < deadline, server.communicate()[0][-3000:]
-            time.sleep(0.3)
-    yield OpenAI(base_url=f"{address}/v1", api_key="none")
-    os.killpg(server.pid, signal.SIGINT)
-    try:
-        server.communicate(timeout=20)
-    except subprocess.TimeoutExpired:
-        os.killpg(server.pid, signal.SIGKILL)
+    with served(world, trained) as client:
+        yield client
 
 
 def part(path: Path) -> dict:

@@ -14,7 +14,7 @@ from swift_plugins.internvl2.config import (
     read_config,
     tile_side,
 )
-from swift_plugins.internvl2.tokenizer import load_tokenizer
+from swift_plugins.internvl2.tokenizer import load_tokenizer, slow_text
 from swift_plugins.internvl2.weights import (
     LAYOUTS,
     SplitGroupedQKV,
@@ -41,5 +41,6 @@ __all__ = [
     "preprocessor_config",
     "read_config",
     "save_internvl2_original",
+    "slow_text",
     "tile_side",
 ]

@@ -14,6 +14,7 @@ from swift_plugins.internvl2.config import (
     read_config,
     tile_side,
 )
+from swift_plugins.internvl2.tokenizer import load_tokenizer, slow_text
 from swift_plugins.internvl2.weights import native_config
 
 
@@ -31,7 +32,11 @@ def main() -> None:
         folder / "processor_config.json",
         {"processor_class": "InternVLProcessor", "image_seq_length": native.image_seq_length},
     )
-    template = chat_template(checkpoint_kind(config, folder / "config.json"))
+    tokenizer = load_tokenizer(folder)
+    start = slow_text(tokenizer, "<|user|>").removesuffix("<|user|>")
+    if tokenizer("").input_ids:
+        start = "{{ bos_token }}" + start
+    template = chat_template(checkpoint_kind(config, folder / "config.json"), start)
     with atomic_open(folder / "chat_template.jinja") as file:
         file.write(template)
 

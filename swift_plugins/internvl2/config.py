@@ -35,17 +35,21 @@ TURNS = {
 }
 
 
-def chat_template(kind: str) -> str:
-    """The Jinja chat template of a kind, as our training writes its turns; media as transformers wants them."""
-    start, end = (part.replace("\n", "\\n") for part in TURNS[kind])
-    before, after = start.split("{role}")
-    bos = "{{ bos_token }}" if kind == "internlm2" else ""
+def chat_template(kind: str, start: str = "") -> str:
+    """The Jinja chat template of a kind, as our training writes its turns; media as transformers wants them.
+
+    `start` is what the tokenizer itself puts before a conversation; transformers adds nothing to a rendered one.
+    """
+    opening, end = (part.replace("\n", "\\n") for part in TURNS[kind])
+    before, after = opening.split("{role}")
+    if kind == "internlm2":
+        start = "{{ bos_token }}"
     part = (
         "{% if part['type'] == 'text' %}{{ part['text'] }}{% elif part['type'] == 'image' %}{{ '<IMG_CONTEXT>\\n' }}"
         "{% elif part['type'] == 'video' %}{{ '<video>\\n' }}{% endif %}"
     )
     return (
-        f"{bos}{{% for message in messages %}}{{{{ '{before}' + message['role'] + '{after}' }}}}"
+        f"{start}{{% for message in messages %}}{{{{ '{before}' + message['role'] + '{after}' }}}}"
         "{% if message['content'] is string %}{{ message['content'] }}"
         f"{{% else %}}{{% for part in message['content'] %}}{part}{{% endfor %}}{{% endif %}}{{{{ '{end}' }}}}"
         f"{{% endfor %}}{{% if add_generation_prompt %}}{{{{ '{before}assistant{after}' }}}}{{% endif %}}"

@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, processors
-from transformers import PreTrainedTokenizerFast
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from swift_plugins.files import InputError, read_json
 from swift_plugins.internvl2.config import IMAGE_TOKEN, checkpoint_kind, read_config
+
+SPACE = "▁"  # what SentencePiece writes for a space
 
 
 def load_tokenizer(model_dir: str | Path) -> PreTrainedTokenizerFast:
     """The tokenizer of an InternVL2 folder, without its remote class.
 
-    `tokenizer.json` is taken as it is. From a SentencePiece `tokenizer.model` alone, Phi-3's is transformers' own
-    `LlamaTokenizer`; InternLM2's is rebuilt, because it has neither Llama's space prefix nor its ids for the chat
-    tokens. Raises `InputError` when there is no tokenizer or it has no `<IMG_CONTEXT>`.
+    The original code asks for the slow class, which reads `tokenizer.model`: in an original folder that file goes
+    first and is rebuilt. Elsewhere, and where there is none, `tokenizer.json` is taken as it is. Raises `InputError`
+    when there is no tokenizer or it has no `<IMG_CONTEXT>`.
     """
     model_dir = Path(model_dir)
-    kind = checkpoint_kind(read_config(model_dir), model_dir / "config.json")
+    config = read_config(model_dir)
+    kind = checkpoint_kind(config, model_dir / "config.json")
     settings = read_json(model_dir / "tokenizer_config.json") if (model_dir / "tokenizer_config.json").is_file() else {}
+    files = [name for name in ("tokenizer.json", "tokenizer.model") if (model_dir / name).is_file()]
     try:
-        if (model_dir / "tokenizer.json").is_file():
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(model_dir)
-        elif not (model_dir / "tokenizer.model").is_file():
+        if not files:
             raise InputError("has neither tokenizer.json nor tokenizer.model", model_dir)
-        elif kind == "phi3":
-            from transformers import LlamaTokenizer
-
-            tokenizer = LlamaTokenizer.from_pretrained(model_dir, trust_remote_code=False)
+        if files == ["tokenizer.json"] or (len(files) == 2 and config["model_type"] == "internvl"):
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(model_dir)
         else:
-            tokenizer = _internlm2_tokenizer(model_dir, settings)
+            tokenizer = _sentencepiece_tokenizer(model_dir, settings, kind)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"has a tokenizer that cannot be read: {error}", model_dir) from None
     # A saved tokenizer must not point at remote code again.
@@ -41,12 +42,32 @@ def load_tokenizer(model_dir: str | Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def _internlm2_tokenizer(model_dir: Path, settings: dict) -> PreTrainedTokenizerFast:
-    """Rebuild InternLM2's byte-fallback BPE from its SentencePiece file, ids and BOS as its own class gives them."""
+def slow_text(tokenizer: PreTrainedTokenizerBase, text: str, special: Sequence[str] = (), start: bool = True) -> str:
+    """What the slow class of the tokenizer makes of a text before it looks for tokens, one character more at most.
+
+    Llama's slow class (`legacy: false`, Phi-3's) takes a `▁` for a space and starts every text with `▁`, before a chat
+    token too, unless that is one of the tokenizer's named special tokens (or of `special`). A fast tokenizer can do so
+    before plain text only. `start` is false for text from inside a conversation. Other tokenizers: `text` itself.
+    """
+    if getattr(tokenizer.backend_tokenizer.pre_tokenizer, "prepend_scheme", None) != "first" or not text:
+        return text
+    text = text.replace(SPACE, " ")
+    return SPACE + text if start and not text.startswith((*tokenizer.all_special_tokens, *special)) else text
+
+
+def _sentencepiece_tokenizer(model_dir: Path, settings: dict, kind: str) -> PreTrainedTokenizerFast:
+    """Rebuild a byte-fallback BPE from its SentencePiece file, with the ids and BOS of the slow class.
+
+    That is `LlamaTokenizer` of transformers 4.37 for Phi-3, which InternVL2 pins, and `InternLM2Tokenizer`.
+    """
+    from google.protobuf.message import DecodeError
     from transformers.convert_slow_tokenizer import import_protobuf
 
     proto = import_protobuf().ModelProto()
-    proto.ParseFromString((model_dir / "tokenizer.model").read_bytes())
+    try:
+        proto.ParseFromString((model_dir / "tokenizer.model").read_bytes())
+    except DecodeError:
+        raise InputError("is not a whole SentencePiece model", model_dir / "tokenizer.model") from None
     if proto.trainer_spec.model_type != 2:
         raise InputError("is not a BPE SentencePiece model", model_dir / "tokenizer.model")
     pieces = [(piece.piece, piece.score, piece.type) for piece in proto.pieces]
@@ -59,16 +80,10 @@ def _internlm2_tokenizer(model_dir: Path, settings: dict) -> PreTrainedTokenizer
     normal = {piece: score for i, (piece, score, kind) in enumerate(pieces) if kind == 1 and i not in added}
     unknown = proto.trainer_spec.unk_piece
     core = Tokenizer(models.BPE(vocab, _merges(normal, vocab), unk_token=unknown, fuse_unk=True, byte_fallback=True))
-    prefix = proto.normalizer_spec.add_dummy_prefix
-    steps = [normalizers.Prepend("▁")] if prefix else []
-    if proto.normalizer_spec.precompiled_charsmap:
-        steps.insert(0, normalizers.Precompiled(proto.normalizer_spec.precompiled_charsmap))
-    if proto.normalizer_spec.remove_extra_whitespaces:
-        steps.insert(0, normalizers.Sequence([normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]))
-    core.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", "▁")])
-    strip = [decoders.Strip(" ", 1, 0)] if prefix else []
-    core.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip])
-    control = [piece for piece, _, kind in pieces if kind in (2, 3) and piece in vocab]
+    # Absent means true in transformers 4.37 and false today.
+    legacy = kind != "phi3" or settings.get("legacy") is not False
+    _set_spaces(core, proto.normalizer_spec, legacy)
+    control = [piece for i, (piece, _, kind) in enumerate(pieces) if kind in (2, 3) and i not in added]
     core.add_tokens([AddedToken(piece, normalized=False, special=True) for piece in control])
     core.add_tokens([_added_token(added[i]) for i in sorted(added)])
     for i, token in added.items():
@@ -76,9 +91,7 @@ def _internlm2_tokenizer(model_dir: Path, settings: dict) -> PreTrainedTokenizer
             raise InputError(f"token {token['content']!r} does not fit id {i}", model_dir / "tokenizer_config.json")
     special = {"unk_token": unknown, "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
     for key in special:
-        value = settings.get(key)
-        value = value.get("content") if isinstance(value, dict) else value
-        special[key] = value or special[key]
+        special[key] = _content(settings.get(key)) or special[key]
     if settings.get("add_bos_token", True):
         bos = special["bos_token"]
         core.post_processor = processors.TemplateProcessing(
@@ -88,9 +101,30 @@ def _internlm2_tokenizer(model_dir: Path, settings: dict) -> PreTrainedTokenizer
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         clean_up_tokenization_spaces=False,
+        extra_special_tokens=[_content(token) for token in settings.get("additional_special_tokens") or []],
         **special,
         **{key: settings[key] for key in keep if settings.get(key) is not None},
     )
+
+
+def _set_spaces(core: Tokenizer, spec, legacy: bool) -> None:
+    """How spaces become `▁`, and where one is put before a text: see `slow_text` for what is not `legacy`."""
+    steps = [normalizers.Precompiled(spec.precompiled_charsmap)] if spec.precompiled_charsmap else []
+    if spec.remove_extra_whitespaces:
+        steps.insert(0, normalizers.Sequence([normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]))
+    prefix = spec.add_dummy_prefix or not legacy
+    if not legacy:
+        core.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme="first", split=False)
+    elif prefix:
+        steps.append(normalizers.Prepend(SPACE))  # before every stretch of text between added tokens
+    core.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
+    strip = [decoders.Strip(" ", 1, 0)] if prefix else []
+    core.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip])
+
+
+def _content(token: str | dict | None) -> str | None:
+    """The text of a token, which configs hold as such or with its flags."""
+    return token.get("content") if isinstance(token, dict) else token
 
 
 def _merges(normal: dict[str, float], vocab: dict[str, int]) -> list[tuple[str, str]]:
