@@ -43,7 +43,8 @@ def chat_template(kind: str) -> str:
     bos = "{{ bos_token }}" if kind == "internlm2" else ""
     # The tokens are those of `processor_tokens`, which transformers hands to the template.
     part = (
-        "{% if part['type'] == 'text' %}{{ part['text'] }}{% elif part['type'] == 'image' %}{{ context_image_token + '\\n' }}"
+        "{% if part['type'] == 'text' %}{{ part['text'] }}"
+        "{% elif part['type'] == 'image' %}{{ context_image_token + '\\n' }}"
         "{% elif part['type'] == 'video' %}{{ video_token + '\\n' }}{% endif %}"
     )
     return (
