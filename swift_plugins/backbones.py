@@ -62,6 +62,11 @@ class _Pictures:
         inputs.images[index] = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
         return ["<|vision_start|><|image_pad|><|vision_end|>"]
 
+    def _data_collator(self, batch, *, padding_to=None):
+        # Streamed rows have the keys of their neighbours, as None; ms-swift gives text-only rows what a key lacks.
+        batch = [{key: value for key, value in row.items() if value is not None} for row in batch]
+        return super()._data_collator(batch, padding_to=padding_to)
+
     def prepare_generate_kwargs(self, generate_kwargs, *, model=None):
         generate_kwargs.pop("channel", None)  # a row's name for its loss; these models pass on whatever they get
         return super().prepare_generate_kwargs(generate_kwargs, model=model)
