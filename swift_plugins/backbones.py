@@ -21,12 +21,12 @@ from transformers import AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from swift_plugins.frames import sample_frames
-from swift_plugins.template import video_source
+from swift_plugins.template import ChannelOfEveryRow, video_source
 
 SIDE = 448
 
 
-class _Pictures:
+class _Pictures(ChannelOfEveryRow):
     """Turns videos into numbered pictures before ms-swift's own template for the model sees them."""
 
     def init_env_args(self):

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swift_plugins.files import InputError
 from swift_plugins.rewards import REWARDS, AmtMetrics, channel_metrics, register
 from swift_plugins.tasks import TASKS
 from tests.tiny_amt import tiny_amt
@@ -128,12 +129,12 @@ def test_eval_metric_of_generated_answers(amt, tmp_path):
     ]
     options += ["--eval_steps", "1", "--save_strategy", "no", "--report_to", "none", "--eval_metric", "amt"]
     options += ["--per_device_eval_batch_size", "4", "--predict_with_generate", "true", "--max_new_tokens", "4"]
-    options += ["--metric_for_best_model", "amt", "--greater_is_better", "true"]
     log = swift("sft", ROOT / "configs" / "demo" / "stage1.yaml", *options, data=amt, out=tmp_path / "out")
     figures = next(entry for entry in log if "eval_amt" in entry)
     for name in ("eval_meld.mer_accuracy", "eval_mosei.msa_acc2_has0", "eval_ecf.ecpe_paper_f1", "eval_mosei.fer_f1"):
         assert 0 <= figures[name] <= 1
     assert 0 <= figures["eval_meld.mer_unparsed"] <= 1
+    assert log[-1]["best_metric"] == figures["eval_amt"]
 
 
 def test_eval_metric_of_teacher_forced_answers():
@@ -152,8 +153,11 @@ def test_eval_metric_of_teacher_forced_answers():
         template=SimpleNamespace(tokenizer=tokenizer),
         eval_dataset=[{"channel": "meld.mer", "messages": [{"role": "user", "content": str(i)}]} for i in range(3)],
     )
-    metric = AmtMetrics(SimpleNamespace(predict_with_generate=False), trainer)
+    args = SimpleNamespace(predict_with_generate=False, eval_strategy="steps", metric_for_best_model="loss")
+    metric = AmtMetrics(args, trainer)
     figures = metric.compute_metrics(SimpleNamespace(predictions=predictions, label_ids=labels))
     assert figures["meld.mer_accuracy"] == pytest.approx(2 / 3)
     trainer.eval_dataset.pop()
     assert metric.compute_metrics(SimpleNamespace(predictions=predictions, label_ids=labels)) == {}
+    with pytest.raises(InputError, match="needs --val_dataset amt:dev"):
+        AmtMetrics(SimpleNamespace(eval_strategy="no"), trainer)
