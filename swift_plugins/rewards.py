@@ -120,6 +120,7 @@ class AmtMetrics(EvalMetrics):
             {key: row.get(key) for key in ("id", "facts", "channel", "messages", "images", "videos")}
             | {"response": response, "labels": gold}
             for row, (response, gold) in zip(rows, answers, strict=True)
+            if row.get("channel")  # others are of another dataset
         )
         if self.args.predict_with_generate:
             return figures

@@ -117,16 +117,12 @@ def test_two_grpo_steps(amt, tmp_path):
 
 @pytest.mark.swift
 def test_eval_metric_of_generated_answers(amt, tmp_path):
-    options = [
-        "--dataset",
-        "amt:mosei.msa#8",
-        "--val_dataset",
-        "amt:test",
-        "--max_steps",
-        "1",
-        "--eval_strategy",
-        "steps",
-    ]
+    """Beside rows of another dataset, which name no channel: no figures of theirs, and a loss of their own."""
+    own = tmp_path / "own.jsonl"
+    chat = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hi."}]
+    own.write_text(json.dumps({"messages": chat}) + "\n")
+    options = ["--dataset", "amt:mosei.msa#7", own, "--val_dataset", "amt:test", own]
+    options += ["--max_steps", "1", "--eval_strategy", "steps"]
     options += ["--eval_steps", "1", "--save_strategy", "no", "--report_to", "none", "--eval_metric", "amt"]
     options += ["--per_device_eval_batch_size", "4", "--predict_with_generate", "true", "--max_new_tokens", "4"]
     log = swift("sft", ROOT / "configs" / "demo" / "stage1.yaml", *options, data=amt, out=tmp_path / "out")
@@ -135,6 +131,7 @@ def test_eval_metric_of_generated_answers(amt, tmp_path):
         assert 0 <= figures[name] <= 1
     assert 0 <= figures["eval_meld.mer_unparsed"] <= 1
     assert log[-1]["best_metric"] == figures["eval_amt"]
+    assert {name for entry in log for name in entry if name.startswith("loss_")} == {"loss_mosei.msa", "loss_other"}
 
 
 def test_eval_metric_of_teacher_forced_answers():
