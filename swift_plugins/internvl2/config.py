@@ -255,7 +255,11 @@ def preprocessor_config(side: int) -> dict:
 
 
 def video_preprocessor_config(side: int, frames: int = 8) -> dict:
-    """The same for a video: the middle frame of each of its `frames` segments, each as a picture."""
+    """The same for a video: the middle frame of each of its `frames` segments, each as a picture.
+
+    transformers rounds another way than InternVL2 (`frames.segment_centre_indices`): of a whole video it takes frames
+    beside those; given `frames` pictures, it takes them as they are.
+    """
     pixels = {key: value for key, value in preprocessor_config(side).items() if not key.endswith(("_type", "_patches"))}
     sampling = {"do_sample_frames": True, "num_frames": frames, "initial_shift": True}
     return {"video_processor_type": "InternVLVideoProcessor"} | sampling | pixels
