@@ -21,12 +21,12 @@ from transformers import AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from swift_plugins.frames import sample_frames
-from swift_plugins.template import video_source
+from swift_plugins.template import ChannelOfEveryRow, video_source
 
 SIDE = 448
 
 
-class _Pictures:
+class _Pictures(ChannelOfEveryRow):
     """Turns videos into numbered pictures before ms-swift's own template for the model sees them."""
 
     def init_env_args(self):
@@ -61,6 +61,11 @@ class _Pictures:
         picture = inputs.images[index].convert("RGB")
         inputs.images[index] = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
         return ["<|vision_start|><|image_pad|><|vision_end|>"]
+
+    def _data_collator(self, batch, *, padding_to=None):
+        # Streamed rows have the keys of their neighbours, as None; ms-swift gives text-only rows what a key lacks.
+        batch = [{key: value for key, value in row.items() if value is not None} for row in batch]
+        return super()._data_collator(batch, padding_to=padding_to)
 
     def prepare_generate_kwargs(self, generate_kwargs, *, model=None):
         generate_kwargs.pop("channel", None)  # a row's name for its loss; these models pass on whatever they get

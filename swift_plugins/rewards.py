@@ -4,10 +4,10 @@
     swift rlhf … --rlhf_type grpo --reward_funcs amt_answer amt_format amt_pairs amt_aus      # configs/demo/grpo.yaml
 
 Eval metric `amt`: the strict figures of compute_result.py per channel, as `eval_meld.mer_accuracy`, and `eval_amt`, the
-mean over channels of the first figure of each (Acc2, weighted F1, F1), to choose a checkpoint by. They are of generated
-answers with `--predict_with_generate true --metric_for_best_model amt --greater_is_better true`; otherwise of
-teacher-forced ones (each token predicted from the gold tokens before it): cheap, close for one-word answers, flattering
-for longer ones.
+mean over channels of the first figure of each (Acc2, weighted F1, F1). With `--predict_with_generate true` they are of
+generated answers, and the best checkpoint is the one of the highest `eval_amt`; otherwise of teacher-forced ones (each
+token predicted from the gold tokens before it): cheap, close for one-word answers, flattering for longer ones. The best
+checkpoint is then that of the lowest loss, as everywhere in ms-swift, or with `--metric_for_best_model amt` as above.
 
 A reward is between 0 and 1, or None where it does not apply to the row's task, which ms-swift leaves out of the sum:
 
@@ -29,6 +29,7 @@ from swift.rewards.orm import ORM
 from swift.utils import Serializer, get_logger
 
 from swift_plugins import metrics
+from swift_plugins.files import InputError
 from swift_plugins.scoring import scores
 from swift_plugins.scoring.results import group_rows
 from swift_plugins.tasks import TASKS, Task, task_of
@@ -89,7 +90,17 @@ def _orm(name: str) -> type[ORM]:
 
 
 class AmtMetrics(EvalMetrics):
-    """`--eval_metric amt`: {<channel>_<metric>: fraction}, strict; <channel>_unparsed of generated answers; amt."""
+    """`--eval_metric amt`: {<channel>_<metric>: fraction}, strict; <channel>_unparsed of generated answers; amt.
+
+    Raises `InputError` where nothing would ever be evaluated.
+    """
+
+    def __init__(self, args, trainer):
+        super().__init__(args, trainer)
+        if args.eval_strategy == "no":
+            raise InputError("--eval_metric amt has no rows: it needs --val_dataset amt:dev and an --eval_strategy")
+        if args.metric_for_best_model == "rouge-l":  # what ms-swift fills in for generated answers; it is none of ours
+            args.metric_for_best_model = "amt"
 
     def preprocess_logits_for_metrics(self, logits, labels):
         """(batch, length, vocabulary) → (batch, length): the likeliest token, so that no logits are kept."""
@@ -109,6 +120,7 @@ class AmtMetrics(EvalMetrics):
             {key: row.get(key) for key in ("id", "facts", "channel", "messages", "images", "videos")}
             | {"response": response, "labels": gold}
             for row, (response, gold) in zip(rows, answers, strict=True)
+            if row.get("channel")  # others are of another dataset
         )
         if self.args.predict_with_generate:
             return figures

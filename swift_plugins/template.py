@@ -48,7 +48,16 @@ def video_source(video: str | bytes | dict) -> Source:
         raise InputError(f"video cannot be read: {error}", str(video)[:80]) from None
 
 
-class EmoverseTemplate(Template):
+class ChannelOfEveryRow:
+    """Rows of other datasets, which state no channel, train under the name `other`: ms-swift logs their `loss_None`."""
+
+    def _preprocess_inputs(self, inputs):
+        super()._preprocess_inputs(inputs)
+        if self.mode == "train" and inputs.channel is None:
+            inputs.channel = "other"
+
+
+class EmoverseTemplate(ChannelOfEveryRow, Template):
     """Pictures → tiles → `<IMG_CONTEXT>` tokens, for transformers' `InternVLForConditionalGeneration`.
 
     The processor is a bare tokenizer. The pixels go through transformers' PIL image processor for InternVL, which

@@ -120,3 +120,29 @@ def test_both_stages_inference_and_merge(backbone, tmp_path, data):
     assert not report["missing_keys"] and not report["unexpected_keys"]
     tuned = second.model.merge_and_unload().state_dict()
     assert all(torch.allclose(value, tuned[key], atol=1e-6) for key, value in stock.state_dict().items())
+
+
+@pytest.mark.swift
+@pytest.mark.parametrize("backbone", ["qwen2.5-vl", "qwen3-vl"], indirect=True)
+def test_streamed_rows_train_like_rows_in_memory(backbone, tmp_path):
+    """Rows with pictures and without, a foreign one before them, alone in a batch and side by side: the same losses,
+    step by step."""
+    from swift.pipelines import SwiftSft
+
+    name, model = backbone
+    losses, own = {}, tmp_path / "own.jsonl"
+    chat = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hi."}]
+    own.write_text(json.dumps({"messages": chat}) + "\n")
+    for size, steps in ((1, 6), (3, 2)):
+        for streaming in ("false", "true"):
+            out = tmp_path / f"{streaming}{size}"
+            flags = ["--model", model, *CPU, "--save_strategy", "no", "--logging_steps", "1", "--output_dir", out]
+            flags += ["--dataset_shuffle", "false", "--train_dataloader_shuffle", "false", "--streaming", streaming]
+            flags += ["--per_device_train_batch_size", size, "--max_steps", steps, "--lora_dropout", "0"]
+            flags += ["--dataset", own, "amt:stage1"]
+            SwiftSft(swift(CONFIGS / name / "stage1.yaml", *flags, "--gradient_accumulation_steps", "1")).main()
+            log = [json.loads(line) for line in (out / "logging.jsonl").read_text().splitlines()]
+            losses[streaming] = [row["loss"] for row in log if "loss" in row]
+            names = {name for row in log for name in row if name.startswith("loss_")}
+            assert {"loss_other", "loss_mosei.msa", "loss_mosei.fer"} <= names and "loss_None" not in names
+        assert losses["true"] == losses["false"] and len(losses["true"]) == steps

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swift_plugins.files import InputError
 from swift_plugins.rewards import REWARDS, AmtMetrics, channel_metrics, register
 from swift_plugins.tasks import TASKS
 from tests.tiny_amt import tiny_amt
@@ -116,24 +117,21 @@ def test_two_grpo_steps(amt, tmp_path):
 
 @pytest.mark.swift
 def test_eval_metric_of_generated_answers(amt, tmp_path):
-    options = [
-        "--dataset",
-        "amt:mosei.msa#8",
-        "--val_dataset",
-        "amt:test",
-        "--max_steps",
-        "1",
-        "--eval_strategy",
-        "steps",
-    ]
+    """Beside rows of another dataset, which name no channel: no figures of theirs, and a loss of their own."""
+    own = tmp_path / "own.jsonl"
+    chat = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hi."}]
+    own.write_text(json.dumps({"messages": chat}) + "\n")
+    options = ["--dataset", "amt:mosei.msa#7", own, "--val_dataset", "amt:test", own]
+    options += ["--max_steps", "1", "--eval_strategy", "steps"]
     options += ["--eval_steps", "1", "--save_strategy", "no", "--report_to", "none", "--eval_metric", "amt"]
     options += ["--per_device_eval_batch_size", "4", "--predict_with_generate", "true", "--max_new_tokens", "4"]
-    options += ["--metric_for_best_model", "amt", "--greater_is_better", "true"]
     log = swift("sft", ROOT / "configs" / "demo" / "stage1.yaml", *options, data=amt, out=tmp_path / "out")
     figures = next(entry for entry in log if "eval_amt" in entry)
     for name in ("eval_meld.mer_accuracy", "eval_mosei.msa_acc2_has0", "eval_ecf.ecpe_paper_f1", "eval_mosei.fer_f1"):
         assert 0 <= figures[name] <= 1
     assert 0 <= figures["eval_meld.mer_unparsed"] <= 1
+    assert log[-1]["best_metric"] == figures["eval_amt"]
+    assert {name for entry in log for name in entry if name.startswith("loss_")} == {"loss_mosei.msa", "loss_other"}
 
 
 def test_eval_metric_of_teacher_forced_answers():
@@ -152,8 +150,11 @@ def test_eval_metric_of_teacher_forced_answers():
         template=SimpleNamespace(tokenizer=tokenizer),
         eval_dataset=[{"channel": "meld.mer", "messages": [{"role": "user", "content": str(i)}]} for i in range(3)],
     )
-    metric = AmtMetrics(SimpleNamespace(predict_with_generate=False), trainer)
+    args = SimpleNamespace(predict_with_generate=False, eval_strategy="steps", metric_for_best_model="loss")
+    metric = AmtMetrics(args, trainer)
     figures = metric.compute_metrics(SimpleNamespace(predictions=predictions, label_ids=labels))
     assert figures["meld.mer_accuracy"] == pytest.approx(2 / 3)
     trainer.eval_dataset.pop()
     assert metric.compute_metrics(SimpleNamespace(predictions=predictions, label_ids=labels)) == {}
+    with pytest.raises(InputError, match="needs --val_dataset amt:dev"):
+        AmtMetrics(SimpleNamespace(eval_strategy="no"), trainer)

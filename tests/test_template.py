@@ -1,6 +1,7 @@
 """What a row becomes: chat text as InternVL2 wrote it, tiles, frames, and the right format for the checkpoint."""
 
 import base64
+import importlib.util
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from PIL import Image
 from swift.infer_engine import InferRequest, RequestConfig, TransformersEngine
 from swift.model import get_model_processor
 from swift.template import get_template
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer, pipeline
 
 import swift_plugins.emoverse  # noqa: F401
 from swift_plugins.files import InputError
@@ -89,6 +91,58 @@ def test_ids_and_labels_are_the_original_ones(kind, picture):
     encoded = template.encode(row(question, response, "You are a helpful AI assistant.", images=[picture]))
     assert encoded["input_ids"] == golden["train/input_ids"][0][real].tolist()
     assert encoded["labels"] == answer[real].tolist()
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint, tmp_path_factory):
+    """Folders as shell/export.sh leaves them."""
+    folders = {}
+    for kind, source in checkpoint.items():
+        folders[kind] = tmp_path_factory.mktemp("exported") / kind
+        load_internvl2(source).save_pretrained(folders[kind])
+        load_tokenizer(source).save_pretrained(folders[kind])
+        command = [sys.executable, "-m", "swift_plugins.internvl2", folders[kind]]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    return folders
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_exports_name_the_tokens_of_the_stock_processor(exported, kind):
+    """Under the names that transformers' InternVL processor asks for, and none of them new to the model."""
+    tokenizer, config = AutoTokenizer.from_pretrained(exported[kind]), AutoConfig.from_pretrained(exported[kind])
+    assert (tokenizer.start_image_token, tokenizer.end_image_token) == ("<img>", "</img>")
+    assert tokenizer.context_image_token == CONTEXT
+    assert len(tokenizer) == len(load_tokenizer(exported[kind])) == config.text_config.vocab_size
+    media = [{"type": "image"}, {"type": "video"}, {"type": "text", "text": "?"}]
+    prompt = tokenizer.apply_chat_template([{"role": "user", "content": media}], tokenize=False)
+    assert f"{CONTEXT}\n{tokenizer.video_token}\n?" in prompt
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("torchvision"), reason="transformers' own processors need torchvision")
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_stock_processor_and_pipeline_on_an_export(exported, kind, picture, clip):
+    """The same ids, the same answer; pixels within two grey levels, because torchvision resizes them, not PIL."""
+    folder, query = exported[kind], {"type": "text", "text": "What is felt?"}
+    processor, template = AutoProcessor.from_pretrained(folder), template_of(folder, "transformers")
+    frames = np.stack([np.asarray(frame.convert("RGB")) for frame in sample_frames(clip, 8)])
+    media = {"video": (clip, {"videos": [frames]}), "image": (picture, {"images": [Image.open(picture)]})}
+    for name, (path, given) in media.items():
+        request = InferRequest([{"role": "user", "content": f"<{name}>{query['text']}"}], **{f"{name}s": [path]})
+        system = {"role": "system", "content": [{"type": "text", "text": SYSTEM}]}
+        chat = [system, {"role": "user", "content": [{"type": name, "path": path}, query]}]
+        prompt = processor.apply_chat_template(chat, add_generation_prompt=True)
+        stock = processor(text=prompt, return_tensors="pt", **given)
+        ours = template.encode(request)
+        assert stock["input_ids"][0].tolist() == ours["input_ids"], name
+        assert torch.allclose(stock["pixel_values"], ours["pixel_values"], rtol=0, atol=0.036), name
+
+    options = {"max_new_tokens": 8, "do_sample": False}  # the last request is that of a picture
+    answers = pipeline("image-text-to-text", model=str(folder), dtype=torch.float32)
+    (said,) = answers(text=chat, return_full_text=False, **options)
+    ids = torch.tensor([ours["input_ids"]])
+    expected = answers.model.generate(input_ids=ids, pixel_values=ours["pixel_values"], **options)[0, ids.shape[1] :]
+    assert said["generated_text"] == processor.tokenizer.decode(expected, skip_special_tokens=True)
 
 
 CHAT = {

@@ -6,13 +6,15 @@ python -m swift_plugins.internvl2 FOLDER
 import sys
 from pathlib import Path
 
-from swift_plugins.files import InputError, atomic_open, run_cli, write_json
+from swift_plugins.files import InputError, atomic_open, read_json, run_cli, write_json
 from swift_plugins.internvl2.config import (
     chat_template,
     checkpoint_kind,
     preprocessor_config,
+    processor_tokens,
     read_config,
     tile_side,
+    video_preprocessor_config,
 )
 from swift_plugins.internvl2.tokenizer import load_tokenizer, slow_text
 from swift_plugins.internvl2.weights import native_config
@@ -27,12 +29,16 @@ def main() -> None:
     if config.get("model_type") != "internvl":
         return
     native = native_config(folder)
-    write_json(folder / "preprocessor_config.json", preprocessor_config(tile_side(native)))
+    side = tile_side(native)
+    write_json(folder / "preprocessor_config.json", preprocessor_config(side))
+    write_json(folder / "video_preprocessor_config.json", video_preprocessor_config(side))
     write_json(
         folder / "processor_config.json",
         {"processor_class": "InternVLProcessor", "image_seq_length": native.image_seq_length},
     )
     tokenizer = load_tokenizer(folder)
+    settings = folder / "tokenizer_config.json"
+    write_json(settings, processor_tokens(tokenizer.get_vocab()) | read_json(settings))
     start = slow_text(tokenizer, "<|user|>").removesuffix("<|user|>")
     if tokenizer("").input_ids:
         start = "{{ bos_token }}" + start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,9 +45,11 @@ def chat_template(kind: str, start: str = "") -> str:
     before, after = opening.split("{role}")
     if kind == "internlm2":
         start = "{{ bos_token }}"
+    # The tokens are those of `processor_tokens`, which transformers hands to the template.
     part = (
-        "{% if part['type'] == 'text' %}{{ part['text'] }}{% elif part['type'] == 'image' %}{{ '<IMG_CONTEXT>\\n' }}"
-        "{% elif part['type'] == 'video' %}{{ '<video>\\n' }}{% endif %}"
+        "{% if part['type'] == 'text' %}{{ part['text'] }}"
+        "{% elif part['type'] == 'image' %}{{ context_image_token + '\\n' }}"
+        "{% elif part['type'] == 'video' %}{{ video_token + '\\n' }}{% endif %}"
     )
     return (
         f"{start}{{% for message in messages %}}{{{{ '{before}' + message['role'] + '{after}' }}}}"
@@ -226,11 +229,23 @@ def tile_side(config: InternVLConfig) -> int:
     return round(grid) * (patch[0] if isinstance(patch, list | tuple) else patch)
 
 
+def processor_tokens(vocab: Container[str]) -> dict[str, str]:
+    """The tokens that transformers' InternVL processor asks its tokenizer for, as entries of tokenizer_config.json.
+
+    The placeholder of a video never reaches the model, but a token that the vocabulary lacks would get an id beyond
+    the embeddings.
+    """
+    video = next((token for token in ("<video>", "<|video_pad|>", "<unk>") if token in vocab), IMAGE_TOKEN)
+    images = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": IMAGE_TOKEN}
+    return images | {"video_token": video}
+
+
 def preprocessor_config(side: int) -> dict:
-    """What an image processor must do for tiles of `side` pixels: ImageNet statistics, bicubic, no cropping."""
+    """What an image processor must do for tiles of `side` pixels: ImageNet statistics, bicubic, one tile a picture."""
     return {
         "image_processor_type": "GotOcr2ImageProcessor",
         "crop_to_patches": False,
+        "max_patches": 1,  # transformers' InternVL processor crops whatever the line above says
         "do_convert_rgb": True,
         "do_resize": True,
         "size": {"height": side, "width": side},
@@ -241,3 +256,14 @@ def preprocessor_config(side: int) -> dict:
         "image_mean": [0.485, 0.456, 0.406],
         "image_std": [0.229, 0.224, 0.225],
     }
+
+
+def video_preprocessor_config(side: int, frames: int = 8) -> dict:
+    """The same for a video: the middle frame of each of its `frames` segments, each as a picture.
+
+    transformers rounds another way than InternVL2 (`frames.segment_centre_indices`): of a whole video it takes frames
+    beside those; given `frames` pictures, it takes them as they are.
+    """
+    pixels = {key: value for key, value in preprocessor_config(side).items() if not key.endswith(("_type", "_patches"))}
+    sampling = {"do_sample_frames": True, "num_frames": frames, "initial_shift": True}
+    return {"video_processor_type": "InternVLVideoProcessor"} | sampling | pixels
