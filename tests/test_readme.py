@@ -65,8 +65,8 @@ def test_files_that_are_named_exist(text):
 def test_contributing_names_every_module_in_its_room():
     """The tree of CONTRIBUTING: a line that begins with a folder names the modules in it."""
     tree = CONTRIBUTING.split("## What is where")[1].split("```")[1]
-    for package in ("data_prep", "swift_plugins"):
-        lines = tree.split(f"{package}/\n")[1].split("\nswift_plugins/")[0].splitlines()
+    for package, following in (("data_prep", "swift_plugins"), ("swift_plugins", "app"), ("app", "none")):
+        lines = tree.split(f"{package}/\n")[1].split(f"\n{following}/")[0].splitlines()
         rooms = {line.split()[0].rstrip("/"): line for line in lines if line.split() and line.split()[0].endswith("/")}
         for file in sorted((ROOT / package).rglob("*.py")):
             if file.stem in ("__init__", "__main__"):
