@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
-from swift_plugins.files import InputError
+from swift_plugins.files import InputError, from_json
 
 
 class Journal:
@@ -57,7 +57,7 @@ class Journal:
     def append(self, record: dict) -> None:
         """Write one record as one line. It survives a SIGKILL from here on, and readers on other machines see it:
         network disks show what was written when the file is closed."""
-        line = json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+        line = json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         with self._own.open("ab", buffering=0) as file:
             start = file.seek(0, os.SEEK_END)
             try:
@@ -79,8 +79,8 @@ class Journal:
                     if not line.endswith(b"\n"):
                         break
                     try:
-                        record = json.loads(line)
-                    except (ValueError, RecursionError):
+                        record = from_json(line.decode())
+                    except ValueError:
                         record = None
                     if not isinstance(record, dict):
                         raise InputError("is not a line of a journal", path, number)

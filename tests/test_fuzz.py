@@ -27,7 +27,7 @@ import yaml
 from PIL import Image
 
 from swift_plugins.files import CONFIGS, run_cli
-from tests.model_server import Asked, ModelServer, clue_or_reason
+from tests.model_server import Asked, clue_or_reason
 from tests.test_frames import write_clip
 
 # JSON texts, since json.dumps writes no number of 5,000 digits and no list that is 100,000 deep.
@@ -58,10 +58,25 @@ VALUES = {
     "200 deep": "[" * 200 + "]" * 200,
 }
 LARGE = {"100,000 deep": "[" * 100_000 + "]" * 100_000, "10 MB": json.dumps("x é " * 2_000_000)}
-NOT_TEXT = {"true", "a number", "a negative number", "a fraction", "20 digits", "a list", "a list of lists", "an object"}
+NOT_TEXT = {
+    "true",
+    "a number",
+    "a negative number",
+    "a fraction",
+    "20 digits",
+    "a list",
+    "a list of lists",
+    "an object",
+}
 CELLS = {name: json.loads(text).encode("utf-8", "surrogatepass") for name, text in VALUES.items() if text[0] == '"'}
 CELLS |= {name: VALUES[name].encode() for name in ("NaN", "infinity", "5,000 digits", "20 digits", "a fraction")}
-CELLS |= {"a negative number": b"-1", "minus infinity": b"-inf", "not UTF-8": b"\xff\xfe", "a quote": b'a"b', "commas": b",,,,"}
+CELLS |= {
+    "a negative number": b"-1",
+    "minus infinity": b"-inf",
+    "not UTF-8": b"\xff\xfe",
+    "a quote": b'a"b',
+    "commas": b",,,,",
+}
 LARGE_CELLS = {"10 MB": b"x" * 10_000_000, "100 kB": b"y" * 100_000}
 # Whole files.
 FILES = {
@@ -106,7 +121,9 @@ INPUTS = [
         "raw/mosei/label.csv",
         (f"{BUILD} --mosei raw/mosei --split train", f"{DOCTOR} --mosei raw/mosei --media", f"{FER} --out out"),
     ),
-    Input("raw/mosei/emotions.csv", (f"{BUILD} --mosei raw/mosei --split train", f"{DOCTOR} --mosei raw/mosei --media")),
+    Input(
+        "raw/mosei/emotions.csv", (f"{BUILD} --mosei raw/mosei --split train", f"{DOCTOR} --mosei raw/mosei --media")
+    ),
     Input("raw/sdk/sdk_segments.csv", (f"{BUILD} --mosei raw/sdk --split train", f"{DOCTOR} --mosei raw/sdk")),
     Input("raw/labels/labels.csv", (f"{BUILD} --mosei raw/labels --split train", f"{DOCTOR} --mosei raw/labels")),
     Input(
@@ -123,16 +140,26 @@ INPUTS = [
     Input("raw/mosei/eri.jsonl", (f"{BUILD} --mosei raw/mosei --split train",), ("id", "reason")),
     Input(
         "raw/mosei/rejected.jsonl",
-        (f"{BUILD} --mosei raw/mosei --split train --review review.csv", "data_prep.eri.run --out raw/mosei --review review.csv"),
+        (
+            f"{BUILD} --mosei raw/mosei --split train --review review.csv",
+            "data_prep.eri.run --out raw/mosei --review review.csv",
+        ),
         ("id", "reason", "label", "rule", "detail", "pass"),
     ),
     Input(
         "review.csv",
-        (f"{BUILD} --mosei raw/mosei --split train --review review.csv", "data_prep.eri.run --out raw/mosei --review review.csv"),
+        (
+            f"{BUILD} --mosei raw/mosei --split train --review review.csv",
+            "data_prep.eri.run --out raw/mosei --review review.csv",
+        ),
     ),
     Input("review.jsonl", ("data_prep.eri.run --out raw/mosei --review review.jsonl",), ("id", "decision", "reason")),
     Input("raw/mosei/report.json", ("data_prep.eri.run --out raw/mosei --review review.csv",)),
-    Input("prompts.yaml", (f"{BUILD} --ecf raw/ecf --mosei raw/mosei --prompts prompts.yaml --split train",), ("system", "mer")),
+    Input(
+        "prompts.yaml",
+        (f"{BUILD} --ecf raw/ecf --mosei raw/mosei --prompts prompts.yaml --split train",),
+        ("system", "mer"),
+    ),
     Input("mer.jsonl", (f"{BUILD} --ecf raw/ecf --split test --ecf-emotions mer.jsonl",)),
     Input(
         "amt/report.train.json",
@@ -149,20 +176,41 @@ INPUTS = [
         (f"{ERI} --rows amt/mosei.mer.train.jsonl --fer raw/mosei/fer.jsonl --out out",),
         ("id", "channel", "response", "transcript"),
     ),
-    Input("raw/fer.jsonl", (f"{ERI} --rows amt/mosei.mer.train.jsonl --fer raw/fer.jsonl --out out",), ("id", "caption", "image")),
+    Input(
+        "raw/fer.jsonl",
+        (f"{ERI} --rows amt/mosei.mer.train.jsonl --fer raw/fer.jsonl --out out",),
+        ("id", "caption", "image"),
+    ),
     Input("eri.yaml", (f"{ERI} --rows amt/mosei.mer.train.jsonl --config eri.yaml --out out",)),
-    Input("eri/journal.jsonl", (f"{ERI} --rows amt/mosei.mer.train.jsonl --resume --out eri",), ("server", "text", "finish", "key")),
+    Input(
+        "eri/journal.jsonl",
+        (f"{ERI} --rows amt/mosei.mer.train.jsonl --resume --out eri",),
+        ("server", "text", "finish", "key"),
+    ),
     Input("eri/report.json", (f"{ERI} --rows amt/mosei.mer.train.jsonl --resume --out eri",)),
     Input("result.jsonl", (f"{SCORE} --bootstrap 3 --report out",), ("channel",)),
-    Input("result2.jsonl", (f"compute_result result2.jsonl --task mosei.mer --json out/scores.json --before result.jsonl",)),
-    Input("amt/mosei.mer.test.jsonl", (f"compute_result result2.jsonl --task mosei.mer --rows amt/mosei.mer.test.jsonl",)),
+    Input(
+        "result2.jsonl", ("compute_result result2.jsonl --task mosei.mer --json out/scores.json --before result.jsonl",)
+    ),
+    Input(
+        "amt/mosei.mer.test.jsonl", ("compute_result result2.jsonl --task mosei.mer --rows amt/mosei.mer.test.jsonl",)
+    ),
     Input(
         "result.jsonl.judge.jsonl",
         (f"{SCORE} --judge {{url}} --judge-model seer",),
         ("server", "text", "finish", "key"),
     ),
-    Input("openface/train/v/1.csv", (f"{FER} --out out", "data_prep.peak_frame openface/train/v/1.csv --image out/p.png --video raw/mosei/Raw/v/1.mp4")),
-    Input("facs.yaml", (f"{FER} --facs facs.yaml --out out", "data_prep.peak_frame openface/train/v/1.csv --facs facs.yaml")),
+    Input(
+        "openface/train/v/1.csv",
+        (
+            f"{FER} --out out",
+            "data_prep.peak_frame openface/train/v/1.csv --image out/p.png --video raw/mosei/Raw/v/1.mp4",
+        ),
+    ),
+    Input(
+        "facs.yaml",
+        (f"{FER} --facs facs.yaml --out out", "data_prep.peak_frame openface/train/v/1.csv --facs facs.yaml"),
+    ),
     Input("fer/.fer/settings.json", (f"{FER} --resume --out fer",)),
     Input("fer/.fer/done/one.jsonl", (f"{FER} --resume --contact-sheet --out fer",)),
 ]
@@ -173,7 +221,13 @@ MELD = """Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Se
 LABELS = "video_id,clip_id,text,label,annotation,mode\n" + "".join(
     f"v,{n},This is {word} and more of it.,{score},,{mode}\n"
     for n, (word, score, mode) in enumerate(
-        [("bad", -1.0, "train"), ("good", 2.0, "train"), ("fine", 1.0, "valid"), ("odd", 0.0, "test"), ("dull", -2.0, "test")]
+        [
+            ("bad", -1.0, "train"),
+            ("good", 2.0, "train"),
+            ("fine", 1.0, "valid"),
+            ("odd", 0.0, "test"),
+            ("dull", -2.0, "test"),
+        ]
     )
 )
 EMOTIONS = "happy,sad,anger,surprise,disgust,fear"
@@ -183,7 +237,11 @@ COLUMNS += [f"AU{n:02}_c" for n in (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20,
 FER_RECORD = {"id": "mosei/train/v/0", "emotion": "sadness", "aus": ["AU04"], "phrases": ["brow lowered"]}
 FER_RECORD |= {"caption": "brow lowered", "image": "peaks/0.png", "frame": 3, "face_id": 0, "score": 2.5}
 ERI_RECORD = {"id": "mosei/train/v/0", "reason": "He has lost it.", "clues": {"character": "a man", "scene": "a room"}}
-ERI_RECORD |= {"label": "sadness", "models": {"clues": "seer", "reason": "thinker"}, "attempts": {"clues": 1, "reason": 1}}
+ERI_RECORD |= {
+    "label": "sadness",
+    "models": {"clues": "seer", "reason": "thinker"},
+    "attempts": {"clues": 1, "reason": 1},
+}
 REJECTED = {"pass": "reason", "rule": "too_short", "detail": "2 words, fewer than 5"}
 MIX = {
     "seed": 1,
@@ -217,7 +275,11 @@ def answers(folder: Path, channel: str) -> list[dict]:
     rows = [json.loads(line) for line in (folder / f"amt/{channel}.test.jsonl").read_text().splitlines()]
     return [
         {key: value for key, value in row.items() if key != "query"}
-        | {"labels": row["response"], "messages": [{"role": "user", "content": row["query"]}], "images": [{"path": "a.png"}]}
+        | {
+            "labels": row["response"],
+            "messages": [{"role": "user", "content": row["query"]}],
+            "images": [{"path": "a.png"}],
+        }
         for row in rows
     ]
 
@@ -225,7 +287,7 @@ def answers(folder: Path, channel: str) -> list[dict]:
 def make_world(folder: Path, url: str) -> None:
     """Small and valid: each file that `INPUTS` names, and what the commands need beside it."""
     files = {f"raw/meld/{split}_sent_emo.csv": MELD.format(n) for n, split in enumerate(("train", "dev", "test"))}
-    files |= {f"raw/mosei/label.csv": LABELS, "raw/sdk/label.csv": LABELS}
+    files |= {"raw/mosei/label.csv": LABELS, "raw/sdk/label.csv": LABELS}
     times = "".join(f"v,{n},{n}.0,{n}.9,1,0,0,0,0,0\n" for n in range(5))
     files["raw/mosei/emotions.csv"] = f"video_id,clip_id,start,end,{EMOTIONS}\n{times}"
     scores = [(-1.0, "train"), (2.0, "train"), (1.0, "valid"), (0.0, "test"), (-2.0, "test")]
@@ -242,10 +304,16 @@ def make_world(folder: Path, url: str) -> None:
     files["raw/mosei/eri.jsonl"] = jsonl(ERI_RECORD, *eri, edited)
     files["raw/mosei/rejected.jsonl"] = jsonl(ERI_RECORD | {"id": "mosei/train/v/1", "rejected": REJECTED})
     files["raw/mosei/report.json"] = "{}"
-    files["review.csv"] = "id,decision,reason,label\nmosei/train/v/0,edit,He has lost the keys.,sadness\nmosei/train/v/1,reject,,joy\n"
+    files["review.csv"] = (
+        "id,decision,reason,label\nmosei/train/v/0,edit,He has lost the keys.,sadness\nmosei/train/v/1,reject,,joy\n"
+    )
     files["review.jsonl"] = jsonl({"id": "mosei/train/v/0", "decision": "edit", "reason": "He has lost the keys."})
     files["prompts.yaml"] = json.dumps(
-        {"system": "Answer.", "tasks": {"mer": "{transcript} <emotion>"}, "formats": {"line": "{index}: {text}", "separator": " "}}
+        {
+            "system": "Answer.",
+            "tasks": {"mer": "{transcript} <emotion>"},
+            "formats": {"line": "{index}: {text}", "separator": " "},
+        }
     )
     files["mixtures.yaml"] = json.dumps(MIX)
     files["eri.yaml"] = json.dumps(yaml.safe_load((CONFIGS / "eri.yaml").read_text(encoding="utf-8")))
@@ -257,7 +325,7 @@ def make_world(folder: Path, url: str) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     for n in range(5):
-        (folder / f"raw/mosei/Raw/v").mkdir(parents=True, exist_ok=True)
+        (folder / "raw/mosei/Raw/v").mkdir(parents=True, exist_ok=True)
         write_clip(folder / f"raw/mosei/Raw/v/{n}.mp4", n=12)
     for name in ("raw/mosei/peaks/0.png", "a.png"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -271,9 +339,15 @@ def make_world(folder: Path, url: str) -> None:
     (folder / "mer.jsonl").write_text(jsonl(*answers(folder, "ecf.mer")))
     rows = [row for name in ("mosei.mer", "mosei.msa", "mosei.eri", "ecf.ecpe") for row in answers(folder, name)]
     (folder / "result.jsonl").write_text(jsonl(*rows))
-    plain = [{k: v for k, v in row.items() if k not in ("id", "facts", "channel")} for row in answers(folder, "mosei.mer")]
+    plain = [
+        {k: v for k, v in row.items() if k not in ("id", "facts", "channel")} for row in answers(folder, "mosei.mer")
+    ]
     (folder / "result2.jsonl").write_text(jsonl(*plain))
-    for line in (f"{ERI} --rows amt/mosei.mer.train.jsonl --out eri", f"{SCORE} --judge {{url}} --judge-model seer", f"{FER} --out fer"):
+    for line in (
+        f"{ERI} --rows amt/mosei.mer.train.jsonl --out eri",
+        f"{SCORE} --judge {{url}} --judge-model seer",
+        f"{FER} --out fer",
+    ):
         succeed(folder, line.format(url=url))
     (done,) = (folder / "fer/.fer/done").glob("*.jsonl")
     done.rename(done.with_name("one.jsonl"))
@@ -349,7 +423,11 @@ def hostile_table(text: str, cells: dict[str, bytes]) -> Iterator[tuple[str, str
                 table[line][number] = "HERE"
                 written = io.StringIO()
                 csv.writer(written, lineterminator="\n").writerows(table)
-                yield f"{'header ' if line == 0 else ''}{column}", name, written.getvalue().encode().replace(b"HERE", cell)
+                yield (
+                    f"{'header ' if line == 0 else ''}{column}",
+                    name,
+                    written.getvalue().encode().replace(b"HERE", cell),
+                )
 
 
 def hostile(path: Path, large: bool) -> Iterator[tuple[str, str, bytes]]:
@@ -415,7 +493,11 @@ class Fuzz:
             told = [row for row in said.replace("\r", "\n").split("\n") if row.strip() and "clip/s]" not in row]
             if len(told) != 1 or not told[0].startswith("error: ") or len(told[0]) > 2000:
                 return f"says {told!r:.200}"
-            changed = [path for path, old in (self.before | after).items() if path.name != Path(given.file).name and after.get(path) != self.before.get(path)]
+            changed = [
+                path
+                for path, old in (self.before | after).items()
+                if path.name != Path(given.file).name and after.get(path) != self.before.get(path)
+            ]
             return f"changed {changed[0].relative_to(self.folder)} and {len(changed)} in all" if changed else None
         if status not in (0, 1):
             return f"status {status}: {said[-200:]}"

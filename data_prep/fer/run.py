@@ -42,9 +42,9 @@ from data_prep.fer.facs import FACS, load_facs
 from data_prep.fer.openface import find_program
 from data_prep.fer.peaks import read_choice
 from data_prep.fer.publish import plot_clips, publish, summarise, write_contact_sheets
-from data_prep.fer.record import FerRun, RecordSettings, make_record
+from data_prep.fer.record import Done, FerRun, RecordSettings, make_record
 from data_prep.readers import READERS, SPLITS
-from swift_plugins.files import ROOT, InputError, write_json
+from swift_plugins.files import ROOT, InputError, read_json, validated, write_json
 from swift_plugins.journal import Journal
 from swift_plugins.options import option, parse
 
@@ -206,7 +206,9 @@ def _check_settings(run: FerRun, dataset: str, root: Path, source: Path, resume:
     elif not resume:
         raise InputError("holds a run already: go on with it by --resume, or give another --out", run.out)
     else:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_json(path)
+        if not isinstance(before, dict):
+            raise InputError("are not the settings of a run", path)
         differing = [key for key in settings if before.get(key) != settings[key]]
         if differing and any("record" in entry for entry in read_done(run.out).values()):
             raise InputError(f"holds a run with other settings ({', '.join(differing)}); give another --out", run.out)
@@ -223,7 +225,10 @@ def read_done(out: Path) -> dict[str, dict]:
             return math.inf if (out / entry["record"]["image"]).is_file() else -math.inf
         return entry.get("time", 0)
 
-    entries = Journal(out / ".fer" / "done", shared=True).by_key("id", rank)
+    journal = Journal(out / ".fer" / "done", shared=True)
+    for path, number, line in journal.records():
+        validated(Done, line, path, number)
+    entries = journal.by_key("id", rank)
     return {clip_id: entry for clip_id, entry in entries.items() if rank(entry) >= 0}
 
 
