@@ -21,7 +21,8 @@ class Overlap(BaseModel):
 class BuildReport(BaseModel):
     """What is read of a report; a key that an earlier version did not write is empty.
 
-    media_root: relative to the folder. dialogues: dataset → ids in the owners' order. overlap: dataset of the training rows → `meld:test` → counts.
+    media_root: relative to the folder. dialogues: dataset → ids in the owners' order. overlap: dataset of the training
+    rows → `meld:test` → counts.
     """
 
     model_config = ConfigDict(strict=True)

@@ -218,11 +218,7 @@ def read_yaml(path: str | os.PathLike) -> Any:
         raise InputError((error.strerror or str(error)).lower(), path) from None
     except RecursionError:
         raise InputError("is not YAML: nested too deeply", path) from None
-    except (
-        yaml.YAMLError,
-        ValueError,
-        TypeError,
-    ) as error:  # a day or number that cannot be, a merge of no map
+    except (yaml.YAMLError, ValueError, TypeError) as error:  # a day or number that cannot be, a merge of no map
         raise InputError(f"is not YAML: {error}", path) from None
     if _HALF.search(text):  # YAML puts no pairs together
         raise InputError(f"{HALF}: write the character itself, not its escapes", path)
@@ -255,10 +251,9 @@ def validated(model: type[C], value: object, path: str | os.PathLike, row: int |
         key = ".".join(str(part) for part in first["loc"])
         reason = {"extra_forbidden": "unknown key", "missing": "missing key"}.get(first["type"], first["msg"])
         reason = reason.removeprefix("Value error, ")
-        found = (
-            "" if first["type"] in ("missing", "extra_forbidden", "value_error") else f", not {first['input']!r:.60}"
-        )
-        raise InputError(f"{key}: {reason}{found}" if key else f"{reason}{found}", path, row) from None
+        if first["type"] not in ("missing", "extra_forbidden", "value_error"):
+            reason += f", not {first['input']!r:.60}"
+        raise InputError(f"{key}: {reason}" if key else reason, path, row) from None
     except RecursionError:
         raise InputError("is nested too deeply", path, row) from None
 
