@@ -8,6 +8,7 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 export CONFIG OUTPUT MODEL="$CONFIGS/demo/checkpoint" DATA="$OUTPUT/amt" RESUME=1
 export LOG_LEVEL="${LOG_LEVEL:-WARNING}" # of ms-swift, which else prints every layer of the model
 raw="$OUTPUT/raw"
+hold_output
 say() { printf '\n=== %s (%d s) ===\n' "$*" "$SECONDS"; }
 
 say "1. Generate a synthetic dataset: clips, transcripts, dialogues with causes, Action Units"

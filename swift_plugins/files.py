@@ -7,6 +7,7 @@ writes is written to a temporary file first and renamed, so that a reader never 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gzip
 import json
 import os
@@ -32,6 +33,8 @@ class InputError(Exception):
 
     def __init__(self, reason: str, file: str | os.PathLike | None = None, row: int | str | None = None):
         where = "" if file is None else f"{os.fspath(file)}: " if row is None else f"{os.fspath(file)}:{row}: "
+        # The error of a data loader worker comes with that process's whole traceback as its message.
+        reason = reason.rpartition(f"{__name__}.InputError: ")[2].rstrip("\n")
         self.reason, self.file, self.row = shown(reason), file, row
         super().__init__(shown(where) + self.reason)
 
@@ -143,6 +146,22 @@ class AtomicFiles:
             for folder in self._made:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
+
+
+def hold(path: str | os.PathLike, shared: str | os.PathLike | None = None) -> IO[bytes]:
+    """The file at `path`, made where it is not there, open for appending and locked until it is closed.
+
+    The system closes it when this process ends, however it ends. Raises `InputError` where another process holds it;
+    `shared` is what both would write to, where that is not the file itself.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    file = open(path, "a+b")  # noqa: SIM115 (whoever holds it closes it)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise InputError("another run is writing there", path if shared is None else shared) from None
+    return file
 
 
 def is_text(value: object) -> bool:

@@ -13,7 +13,6 @@ No data base: SQLite's locks do not hold on the network disks that several machi
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -22,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
-from swift_plugins.files import InputError, from_json
+from swift_plugins.files import InputError, from_json, hold
 
 
 class Journal:
@@ -44,13 +43,7 @@ class Journal:
         self._own = self.path
         if not resume and self.path.exists() and self.path.stat().st_size:
             raise InputError("holds answers of an earlier run: go on with --resume, or choose another folder", path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = self.path.open("a+b")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go of by the system, however this run ends
-        except OSError:
-            self.close()
-            raise InputError("another run is writing to this file", path) from None
+        self._lock = hold(self.path)
         self._lock.seek(0)
         self._lock.truncate(sum(len(line) for line in self._lock if line.endswith(b"\n")))
 

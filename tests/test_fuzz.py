@@ -13,6 +13,7 @@ import csv
 import importlib
 import io
 import json
+import os
 import shlex
 import sys
 import time
@@ -27,7 +28,7 @@ import yaml
 from PIL import Image
 
 from swift_plugins.files import CONFIGS, run_cli
-from tests.model_server import Asked, clue_or_reason
+from tests.model_server import Asked, ModelServer, clue_or_reason
 from tests.test_frames import write_clip
 
 # JSON texts, since json.dumps writes no number of 5,000 digits and no list that is 100,000 deep.
@@ -504,3 +505,39 @@ class Fuzz:
         if where.rpartition(".")[2] in given.texts and what in NOT_TEXT | {"half a surrogate pair"}:
             return "is taken for a text"
         return None
+
+
+@pytest.fixture(scope="module")
+def fuzz(tmp_path_factory) -> Iterator[Fuzz]:
+    with ModelServer(answer=answer) as server:
+        yield Fuzz(tmp_path_factory.mktemp("fuzz"), server.url)
+
+
+def wrong_ends(fuzz: Fuzz, given: Input, share: float, large: bool = False) -> list[str]:
+    """What went wrong with a share of the cases of a file, chosen evenly."""
+    step, found = 1 / share, []
+    for line in given.commands:
+        cases = list(hostile(fuzz.folder / given.file, large))
+        for number in range(int(len(cases) * share)):
+            where, what, content = cases[int(number * step)]
+            if (wrong := fuzz.try_one(given, line, where, what, content)) is not None:
+                found.append(f"{line.split()[0]}: {where} = {what}: {wrong}")
+    return found
+
+
+NAMES = [given.file for given in INPUTS]
+
+
+@pytest.mark.parametrize("given", INPUTS, ids=NAMES)
+def test_some_of_the_cases(fuzz, given):
+    few = min(0.1, 8 / len(list(hostile(fuzz.folder / given.file, False))))
+    assert wrong_ends(fuzz, given, few) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", INPUTS, ids=NAMES)
+def test_all_of_the_cases(fuzz, given):
+    """`EMOVERSE_FUZZ=1` tries every one, which takes a quarter of an hour; otherwise one in thirty."""
+    before = fuzz.cases
+    assert wrong_ends(fuzz, given, float(os.environ.get("EMOVERSE_FUZZ", 1 / 30))) == []
+    print(f"{fuzz.cases - before:,} cases, {fuzz.refused:,} refused, the slowest took {fuzz.slowest:.1f} s")

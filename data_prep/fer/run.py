@@ -15,7 +15,6 @@ A caption says how a face moved, not what a person feels: AU-to-emotion rules ar
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import itertools
 import json
@@ -44,7 +43,7 @@ from data_prep.fer.peaks import read_choice
 from data_prep.fer.publish import plot_clips, publish, summarise, write_contact_sheets
 from data_prep.fer.record import Done, FerRun, RecordSettings, make_record
 from data_prep.readers import READERS, SPLITS
-from swift_plugins.files import ROOT, InputError, read_json, validated, write_json
+from swift_plugins.files import ROOT, InputError, hold, read_json, validated, write_json
 from swift_plugins.journal import Journal
 from swift_plugins.options import option, parse
 
@@ -107,7 +106,7 @@ def main(argv: list[str] | None = None) -> None:
         settings.facs.au_set(label)  # an unknown label is better known now than after an hour
     if unknown := set(options.plot) - {clip.id for clip in everyone}:
         raise InputError(f"--plot: no clip {min(unknown)!r} in {', '.join(options.split)}")
-    with _locked(run.out):
+    with hold(run.out / ".fer" / "lock", run.out):
         source = options.csv or program
         _check_settings(run, options.dataset, options.root, source, options.resume)
         done = read_done(run.out)
@@ -174,22 +173,6 @@ def _settings(options: FerOptions) -> RecordSettings:
 
 
 # ---- what is done already ----
-
-
-@contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Hold OUT/.fer/lock; the system lets go of it when this process ends, however it ends."""
-    try:
-        (out / ".fer").mkdir(parents=True, exist_ok=True)
-        lock = (out / ".fer" / "lock").open("w")
-    except OSError as error:
-        raise InputError(f"cannot be written to ({error.strerror})", out) from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError("another run is writing to this folder", out) from None
-        yield
 
 
 def _check_settings(run: FerRun, dataset: str, root: Path, source: Path, resume: bool) -> None:
