@@ -38,12 +38,14 @@ def lock_of(args: Any) -> tuple[Path, Path] | None:
 def _one_at_a_time(main):
     def locked(self):
         place = lock_of(self.args) if is_master() else None  # the other processes of a run belong to the first
-        held = hold(*place) if place else None
-        try:
+        if place is None:
             return main(self)
-        finally:
-            if held:
-                held.close()
+        with hold(*place):
+            try:
+                return main(self)
+            except Exception as error:
+                error.add_note(os.fspath(place[1]))  # a disk that is full does not say which file it refuses
+                raise
 
     return locked
 
@@ -59,10 +61,11 @@ def reason_of(error: BaseException) -> str | None:
             return text
         if isinstance(cause, Image.DecompressionBombError):
             return shown(text.splitlines()[-1])
+        where = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
         if isinstance(cause, OSError) and cause.errno in REFUSED:
-            return described(cause)
+            return described(cause) if cause.filename else where + described(cause)
         if any(f"(os error {number})" in text for number in REFUSED):  # safetensors, which is written in Rust
-            return shown(text)
+            return shown(where + text)
     return None
 
 
