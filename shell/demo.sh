@@ -13,7 +13,7 @@ say() { printf '\n=== %s (%d s) ===\n' "$*" "$SECONDS"; }
 
 say "1. Generate a synthetic dataset: clips, transcripts, dialogues with causes, Action Units"
 if [ ! -d "$raw" ]; then
-    rm -rf "$raw.part"
+    rm -rf "$raw.part" "$OUTPUT"/.raw.part.* # of a kill
     python -m data_prep.demo --out "$raw.part"
     mv "$raw.part" "$raw"
 fi

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import gzip
 import json
 import os
@@ -76,12 +77,24 @@ def described(error: OSError) -> str:
     return shown(f"{where}{error.strerror or error}")
 
 
+def _temporary(path: Path) -> tuple[int, str]:
+    """A new file beside `path`, locked while it is open, its folder made. What killed runs left of such files goes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with contextlib.suppress(OSError), left.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    with contextlib.suppress(OSError):  # a file system without locks
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return handle, name
+
+
 @contextlib.contextmanager
 def atomic_open(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
     """Open a temporary file beside `path`; rename it onto `path` when the block ends well, remove it otherwise."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    handle, temporary = _temporary(path)
     text = "b" not in mode
     try:
         with os.fdopen(handle, mode, encoding="utf-8" if text else None, newline="\n" if text else None) as file:
@@ -116,8 +129,7 @@ class AtomicFiles:
         path = Path(path)
         if path not in self._files:
             self._made += [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+            handle, temporary = _temporary(path)
             self._files[path] = os.fdopen(handle, "w", encoding="utf-8", newline="\n"), Path(temporary)
         return self._files[path][0]
 
