@@ -21,6 +21,8 @@ from swift_plugins.files import InputError, described, hold, shown
 # What the file system refuses and a user can mend.
 REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 
+TORCH_WRITER = ("inline_container.cc", "PytorchStreamWriter")  # which does not say what the system told it
+
 
 def lock_of(args: Any) -> tuple[Path, Path] | None:
     """The lock of what a run writes to, and that itself: a training's folder, the file of an inference's results.
@@ -66,6 +68,8 @@ def reason_of(error: BaseException) -> str | None:
             return described(cause) if cause.filename else where + described(cause)
         if any(f"(os error {number})" in text for number in REFUSED):  # safetensors, which is written in Rust
             return shown(where + text)
+        if isinstance(cause, RuntimeError) and any(part in text for part in TORCH_WRITER):
+            return f"{where}a file could not be written: full disk? ({shown(text)})"
     return None
 
 

@@ -106,7 +106,8 @@ def test_killed_and_resumed(world, whole, tmp_path):
 @pytest.mark.swift
 def test_a_second_run_is_refused_whoever_starts_it(world, tmp_path):
     """Another process, here this one, writes to a training's folder, and to an inference's file."""
-    plugin = ("--external_plugins", ROOT / "swift_plugins" / "emoverse.py", "--model", world["MODEL"])
+    plugin = ("--external_plugins", ROOT / "swift_plugins" / "emoverse.py")
+    plugin += ("--model", world["MODEL"], "--model_type", "emoverse")
     environment = os.environ | world | {"AMT_DATA": world["DATA"]}
     environment["PATH"] = f"{Path(os.sys.executable).parent}:{os.environ['PATH']}"
     for command, config, flag, output, lock in (
@@ -143,7 +144,8 @@ def test_a_full_and_a_read_only_disk(world, whole, small_disk):
     """One line, and what was saved before is whole: with more room, RESUME=1 ends as if nothing had happened."""
     output = small_disk / "out"
     log = run("first_stage.sh", world, output, *FLAGS, "--report_to", "none", status=2)
-    assert log.splitlines()[-1] == f"error: {output}/stage1: No space left on device" and "Traceback" not in log
+    assert log.splitlines()[-1].startswith(f"error: {output}/stage1: a file could not be written: full disk?")
+    assert "Traceback" not in log
     assert [path.parent.name for path in output.glob("stage1/checkpoint-*/trainer_state.json")] == ["checkpoint-4"]
     subprocess.run(["mount", "-o", "remount,size=9m", small_disk], check=True)
     state = (output / "stage1/checkpoint-4/trainer_state.json").read_text()
