@@ -247,7 +247,7 @@ def test_a_wrong_key_is_named_and_not_shown(tmp_path, quick, monkeypatch):
         ({"facts": None}, r"has no facts\.transcript: build the rows again"),
         ({"facts": {"dialogue": "x"}}, r"has no facts\.transcript: build the rows again"),
         ({"facts": {"transcript": ["x"]}}, r"has no facts\.transcript: build the rows again"),
-        ({"facts": {"transcript": "half \ud800"}}, "transcript holds half a character"),
+        ({"facts": {"transcript": "half \ud800"}}, "holds half of a surrogate pair"),
         ({"images": "0.png"}, "must be lists of paths"),
         ({"images": [{"bytes": "x"}]}, "must be lists of paths"),
     ],
