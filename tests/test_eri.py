@@ -264,11 +264,11 @@ def test_a_bad_row_is_named(tmp_path, row, words):
 @pytest.mark.parametrize(
     "record, words",
     [
-        ({"id": 7, "caption": "x"}, "id must be a text"),
-        ({"id": "a"}, "has no caption"),
-        ({"id": "a", "caption": 1}, "caption must be a text"),
-        ({"id": "a", "caption": None, "image": 1}, "image must be a text"),
-        ({"id": "a", "caption": None, "image": {"path": "x"}}, "image must be a text"),
+        ({"id": 7, "caption": "x"}, "has no text under id"),
+        ({"id": "a"}, "has no text under caption"),
+        ({"id": "a", "caption": 1}, "has no text under caption"),
+        ({"id": "a", "caption": None, "image": 1}, "image is not the path of a picture"),
+        ({"id": "a", "caption": None, "image": {"path": "x"}}, "image is not the path of a picture"),
     ],
 )
 def test_a_bad_fer_record_is_named(tmp_path, record, words):

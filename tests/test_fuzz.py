@@ -543,9 +543,7 @@ def test_all_of_the_cases(fuzz, given, line):
     """`EMOVERSE_FUZZ=1` tries every one, which takes a quarter of an hour; otherwise one in fifty."""
     before = fuzz.cases
     assert wrong_ends(fuzz, given, line, float(os.environ.get("EMOVERSE_FUZZ", 1 / 50))) == []
-    print(
-        f"{given.file}: {fuzz.cases - before:,} cases; {fuzz.refused:,} refused so far, the slowest {fuzz.slowest:.1f} s"
-    )
+    print(f"{given.file}: {fuzz.cases - before:,} cases; {fuzz.refused:,} refused so far, at most {fuzz.slowest:.1f} s")
 
 
 @pytest.mark.slow
