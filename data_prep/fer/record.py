@@ -53,7 +53,7 @@ class Done(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    id: str
+    id: str = Field(pattern="^[^/]+/[^/]+/.")  # dataset, split, clip
     record: FerRecord = Field(None)  # may be absent, never null
     fault: FerFault = Field(None)
     files: list[list[int]] = []
