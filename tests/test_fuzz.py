@@ -525,9 +525,7 @@ def wrong_ends(fuzz: Fuzz, given: Input, line: str, share: float, large: bool = 
     return found
 
 
-EVERY = pytest.mark.parametrize(
-    ("given", "line"), [(given, line) for given in INPUTS for line in given.commands], ids=lambda value: None
-)
+CASES = {f"{given.file} {n}": (given, line) for given in INPUTS for n, line in enumerate(given.commands)}
 
 
 @pytest.mark.parametrize("given", INPUTS, ids=[given.file for given in INPUTS])
@@ -538,7 +536,7 @@ def test_a_few_of_the_cases(fuzz, given):
 
 
 @pytest.mark.slow
-@EVERY
+@pytest.mark.parametrize(("given", "line"), CASES.values(), ids=CASES.keys())
 def test_all_of_the_cases(fuzz, given, line):
     """`EMOVERSE_FUZZ=1` tries every one, which takes a quarter of an hour; otherwise one in fifty."""
     before = fuzz.cases
