@@ -22,7 +22,9 @@ from data_prep.doctor import leakage
 from data_prep.eri import review as eri_review
 from data_prep.readers import READERS, SPLITS, media, tasks_of
 from data_prep.readers.sample import Fault, Sample, SplitAbsent, conversation_id
-from swift_plugins.files import AtomicFiles, InputError, is_text, read_json, read_rows, run_cli
+from data_prep.records import Records
+from swift_plugins.build_report import read_report
+from swift_plugins.files import AtomicFiles, InputError, run_cli
 from swift_plugins.options import option, parse
 from swift_plugins.tasks import TASKS, LeftOut, split_channel
 
@@ -83,51 +85,6 @@ class Options:
             "mosei": {"ties": self.mosei_ties, "all_zero": self.mosei_all_zero},
         }
         return options.get(dataset, {})
-
-
-@dataclass(frozen=True)
-class Records:
-    """The records of fer.jsonl or eri.jsonl files by clip id: text, picture, and the folder the picture is relative to.
-
-    text_key: what the text is called there, `caption` or `reason`.
-    """
-
-    text_key: str
-    by_id: dict[str, tuple[str | None, str | None, Path]]
-
-    @classmethod
-    def read(cls, paths: Iterable[Path], text_key: str) -> Records:
-        """`InputError` for a record whose `id` or text is no text (the text may be null), or a repeated id."""
-        by_id: dict[str, tuple[str | None, str | None, Path]] = {}
-        for path in paths:
-            for number, record in read_rows(path):
-                if not isinstance(record.get("id"), str):
-                    raise InputError("has no text under id", path, number)
-                if text_key not in record or not isinstance(record[text_key], str | None):
-                    raise InputError(f"has no text under {text_key}", path, number)
-                if not is_text(record[text_key] or ""):
-                    raise InputError(f"{text_key} holds half of a surrogate pair, which is no character", path, number)
-                if not isinstance(record.get("image"), str | None):
-                    raise InputError("image is not the path of a picture", path, number)
-                if record["id"] in by_id:
-                    raise InputError(f"duplicate id {record['id']}", path, number)
-                by_id[record["id"]] = (record[text_key], record.get("image"), path.parent)
-        return cls(text_key, by_id)
-
-    def of(self, sample: Sample) -> dict[str, str | None] | None:
-        """What a task may know of the clip's record; None where there is none."""
-        found = self.by_id.get(sample.id)
-        return found and {self.text_key: found[0]}
-
-    def image(self, sample: Sample) -> Path | None:
-        """The peak frame of the clip; `InputError` when the record names one that is not there."""
-        _, image, folder = self.by_id.get(sample.id, (None, None, Path()))
-        if not image:
-            return None
-        path = folder / image
-        if not path.is_file():
-            raise InputError(f"the peak frame of {sample.id} is not there", path)
-        return path
 
 
 class FaultLog(list):
@@ -393,7 +350,7 @@ def _conversations(samples: Iterable[Sample], size: int) -> Iterator[list[Sample
 def check_media_root(out: Path, media_root: Path) -> None:
     """All splits in one folder share one media root; `InputError` names the report that has another."""
     for path in sorted(out.glob("report.*.json")):
-        other = read_json(path).get("media_root")
+        other = read_report(path).media_root
         if other is not None and os.path.realpath(out / other) != os.path.realpath(media_root):
             raise InputError(
                 f"was built with media root {other}, this build has {os.path.relpath(media_root, out)}; "

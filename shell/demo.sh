@@ -11,6 +11,7 @@ export LOG_LEVEL="${LOG_LEVEL:-WARNING}" # of ms-swift, which else prints every 
 raw="$OUTPUT/raw"
 datasets=(--meld "$raw/meld" --mosei "$raw/mosei" --ecf "$raw/ecf")
 number=0 child=
+hold_output
 mkdir -p "$OUTPUT/logs"
 trap '[ -z "$child" ] || kill "$child" 2>/dev/null || true' EXIT
 
@@ -46,7 +47,7 @@ progress() {
 }
 
 generate() {
-    rm -rf "$raw.part"
+    rm -rf "$raw.part" "$OUTPUT"/.raw.part.* # of a kill
     python -m data_prep.demo --out "$raw.part" --leak
     mv "$raw.part" "$raw"
 }

@@ -57,12 +57,23 @@ need_model() {
     [ -f "$MODEL/config.json" ] || fail "MODEL=$MODEL: holds no config.json"
 }
 
+# One script at a time writes to OUTPUT: it holds OUTPUT/.lock until it ends, however it ends. The scripts that it runs
+# have its lock. (Training and inference lock what they write to as well, whoever starts them: swift_plugins/runs.py.)
+hold_output() {
+    [ "${OUTPUT_HELD:-}" != "$OUTPUT" ] || return 0
+    { mkdir -p "$OUTPUT" && [ -w "$OUTPUT" ]; } 2>/dev/null || fail "OUTPUT=$OUTPUT cannot be written to"
+    exec {HELD}>>"$OUTPUT/.lock"
+    python -c 'import fcntl, sys; fcntl.flock(int(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)' "$HELD" 2>/dev/null ||
+        fail "OUTPUT=$OUTPUT: another run is writing there"
+    export OUTPUT_HELD="$OUTPUT"
+}
+
 # The whole checkpoint of a stage that was saved last; empty when there is none. trainer_state.json is written at the
-# end of a save, so a folder without it was cut off by a kill.
+# end of a save, so a folder without it, or without its last line, was cut off by a kill or a full disk.
 last_checkpoint() {
     local state
     for state in "$1"/checkpoint-*/trainer_state.json; do
-        [ ! -f "$state" ] || dirname "$state"
+        [ ! -f "$state" ] || [ "$(tail -n 1 "$state")" != "}" ] || dirname "$state"
     done | sort -V | tail -n 1
 }
 

@@ -17,6 +17,7 @@ if [ "${NPROC_PER_NODE:-1}" -gt 1 ] && ! has_accelerator; then
     echo "no GPU here: one process answers all rows (NPROC_PER_NODE=$NPROC_PER_NODE is for GPUs)" >&2
     unset NPROC_PER_NODE
 fi
+hold_output
 # swift infer writes as it goes: only a finished file gets the final name.
 rm -f "$RESULT.part"
 swift infer "$CONFIG_DIR/infer.yaml" --adapters "$CHECKPOINT" --result_path "$RESULT.part" \

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import hashlib
 import itertools
 import json
@@ -29,7 +30,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
 import aiohttp
 import httpx2
@@ -63,9 +64,9 @@ class Server:
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
     def redact(self, text: str) -> str:
-        """`text` without the API key and without any part of it from `PART_OF_KEY` characters on."""
-        starts = range(len(self.key) - PART_OF_KEY + 1)
-        parts = {self.key[start : start + PART_OF_KEY] for start in starts}
+        """`text` without the API key, the values in the URL's query, and any part of them from `PART_OF_KEY` characters
+        on, also as JSON and URLs write them."""
+        parts = _parts_of_secrets(self.key, self.url)
         if not any(part in text for part in parts):
             return text
         secret = bytearray(len(text))
@@ -78,6 +79,14 @@ class Server:
     def short(self, text: str) -> str:
         """The beginning of `text` on one line, for journals and messages; the key is removed before the cut."""
         return " ".join(self.redact(text).split())[:200]
+
+
+@functools.cache
+def _parts_of_secrets(key: str, url: str) -> frozenset[str]:
+    secrets = [key, *(value for _, value in parse_qsl(urlsplit(url).query))]
+    written = [text for secret in secrets for text in (secret, json.dumps(secret)[1:-1], quote(secret, safe=""))]
+    starts = ((text, start) for text in written for start in range(len(text) - PART_OF_KEY + 1))
+    return frozenset(text[start : start + PART_OF_KEY] for text, start in starts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from swift.dataset import DatasetMeta, register_dataset
 from swift.dataset.loader import DatasetLoader
 
 from swift_plugins import mixture
-from swift_plugins.files import InputError, read_json
+from swift_plugins.build_report import read_report
+from swift_plugins.files import InputError
 from swift_plugins.tasks import split_channel
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def media_root(data: Path) -> Path:
     """The folder that media paths are relative to."""
     if root := os.environ.get("AMT_MEDIA"):
         return Path(root)
-    roots = {read_json(report)["media_root"] for report in sorted(data.glob("report.*.json"))}
+    roots = {read_report(report).media_root for report in sorted(data.glob("report.*.json"))} - {None}
     if len(roots) > 1:
         raise InputError(f"its reports name {len(roots)} media roots; set AMT_MEDIA", data)
     return data / roots.pop() if roots else data
@@ -78,7 +79,7 @@ def swift_row(row: dict, root: Path, facts: Iterable[str]) -> dict:
                 raise InputError(f"{row['id']} needs {path}, which is not there (AMT_MEDIA says where media are)")
         media[key] = paths or None
     kept = {key: row[key] for key in ("id", "channel", "query", "response")}
-    stated = {name: row.get("facts", {}).get(name) for name in facts}
+    stated = {name: (row.get("facts") or {}).get(name) for name in facts}
     return kept | media | ({"facts": stated} if stated else {})
 
 
@@ -87,7 +88,7 @@ def fact_types(rows: Iterable[dict]) -> dict[str, str]:
     kinds = {bool: "bool", int: "int64", float: "float64", str: "string"}
     found: dict[str, str] = {}
     for row in rows:
-        for name, value in row.get("facts", {}).items():
+        for name, value in (row.get("facts") or {}).items():
             kind = kinds.get(type(value))
             if kind is None or found.setdefault(name, kind) != kind:
                 raise InputError(f"{row['id']}: the fact {name} is {value!r}, not one {found.get(name, 'plain value')}")

@@ -7,15 +7,19 @@ writes is written to a temporary file first and renamed, so that a reader never 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import gzip
 import json
 import os
+import re
 import sys
 import tempfile
+import zlib
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -30,8 +34,18 @@ class InputError(Exception):
 
     def __init__(self, reason: str, file: str | os.PathLike | None = None, row: int | str | None = None):
         where = "" if file is None else f"{os.fspath(file)}: " if row is None else f"{os.fspath(file)}:{row}: "
-        super().__init__(" ".join(f"{where}{reason}".split("\n")))
-        self.reason, self.file, self.row = reason, file, row
+        # The error of a data loader worker comes with that process's whole traceback as its message.
+        reason = reason.rpartition(f"{__name__}.InputError: ")[2].rstrip("\n")
+        self.reason, self.file, self.row = shown(reason), file, row
+        super().__init__(shown(where) + self.reason)
+
+
+def shown(text: str, most: int = 800) -> str:
+    """`text` on one line that any terminal can show: control characters written out, the middle of a long one cut."""
+    if len(text) > most:
+        text = f"{text[: most // 2]} … {text[-most // 2 :]}"
+    text = text.replace("\n", " ")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def run_cli(main: Callable[[], int | None]) -> None:
@@ -49,8 +63,7 @@ def run_cli(main: Callable[[], int | None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        print(f"error: {described(error)}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -58,12 +71,30 @@ def run_cli(main: Callable[[], int | None]) -> None:
     sys.exit(status)
 
 
+def described(error: OSError) -> str:
+    """What the file system refuses, in one line: the file and the system's own words."""
+    where = f"{os.fspath(error.filename)}: " if isinstance(error.filename, str | os.PathLike) else ""
+    return shown(f"{where}{error.strerror or error}")
+
+
+def _temporary(path: Path) -> tuple[int, str]:
+    """A new file beside `path`, locked while it is open, its folder made. What killed runs left of such files goes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with contextlib.suppress(OSError), left.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    with contextlib.suppress(OSError):  # a file system without locks
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return handle, name
+
+
 @contextlib.contextmanager
 def atomic_open(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
     """Open a temporary file beside `path`; rename it onto `path` when the block ends well, remove it otherwise."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    handle, temporary = _temporary(path)
     text = "b" not in mode
     try:
         with os.fdopen(handle, mode, encoding="utf-8" if text else None, newline="\n" if text else None) as file:
@@ -98,8 +129,7 @@ class AtomicFiles:
         path = Path(path)
         if path not in self._files:
             self._made += [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+            handle, temporary = _temporary(path)
             self._files[path] = os.fdopen(handle, "w", encoding="utf-8", newline="\n"), Path(temporary)
         return self._files[path][0]
 
@@ -130,6 +160,22 @@ class AtomicFiles:
                     folder.rmdir()
 
 
+def hold(path: str | os.PathLike, shared: str | os.PathLike | None = None) -> IO[bytes]:
+    """The file at `path`, made where it is not there, open for appending and locked until it is closed.
+
+    The system closes it when this process ends, however it ends. Raises `InputError` where another process holds it;
+    `shared` is what both would write to, where that is not the file itself.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    file = open(path, "a+b")  # noqa: SIM115 (whoever holds it closes it)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise InputError("another run is writing there", path if shared is None else shared) from None
+    return file
+
+
 def is_text(value: object) -> bool:
     """Whether a value is a text that a UTF-8 file can hold: JSON can also hold halves of surrogate pairs."""
     try:
@@ -155,10 +201,33 @@ def write_rows(path: str | os.PathLike, rows: Iterable[dict]) -> int:
     return count
 
 
-def read_json(path: str | os.PathLike) -> object:
-    """One JSON document; raises `InputError` when it is missing, not UTF-8 or not JSON."""
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # of a surrogate pair: an escape of JSON that may be no character
+HALF = "holds half of a surrogate pair, which is no character"
+
+
+def from_json(text: str, halves: bool = False) -> Any:
+    """The value of a JSON text; ValueError says in a few words why it is none, or none that a file can hold.
+
+    halves: let halves of surrogate pairs pass, as `is_text` finds them.
+    """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        value = json.loads(text)
+        whole = halves or not _HALF.search(text) or is_text(json.dumps(value, ensure_ascii=False))
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # an integer of thousands of digits
+        raise ValueError("number too long") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not whole:
+        raise ValueError(HALF)
+    return value
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """One JSON document; raises `InputError` when it is missing, not UTF-8, not JSON or holds half characters."""
+    try:
+        return from_json(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError("no such file", path) from None
     except IsADirectoryError:
@@ -167,20 +236,24 @@ def read_json(path: str | os.PathLike) -> object:
         raise InputError(f"is not UTF-8 ({error.reason} at byte {error.start})", path) from None
     except json.JSONDecodeError as error:
         raise InputError(f"is not JSON: {error.msg}", path, error.lineno) from None
-    except ValueError:  # an integer of thousands of digits
-        raise InputError("is not JSON (number too long)", path) from None
-    except RecursionError:
-        raise InputError("is not JSON (nested too deeply)", path) from None
+    except ValueError as error:
+        raise InputError(HALF if str(error) == HALF else f"is not JSON ({error})", path) from None
 
 
-def read_yaml(path: str | os.PathLike) -> object:
+def read_yaml(path: str | os.PathLike) -> Any:
     """One YAML document; raises `InputError` when it is missing, not UTF-8 or not YAML."""
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        value = yaml.safe_load(text)
     except OSError as error:
         raise InputError((error.strerror or str(error)).lower(), path) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise InputError("is not YAML: nested too deeply", path) from None
+    except (yaml.YAMLError, ValueError, TypeError) as error:  # a day or number that cannot be, a merge of no map
         raise InputError(f"is not YAML: {error}", path) from None
+    if _HALF.search(text):  # YAML puts no pairs together
+        raise InputError(f"{HALF}: write the character itself, not its escapes", path)
+    return value
 
 
 class Config(BaseModel):
@@ -197,7 +270,11 @@ def read_config(path: str | os.PathLike, model: type[C]) -> C:
 
     Validators of the model raise `ValueError` with the reason alone.
     """
-    value = read_yaml(path)
+    return validated(model, read_yaml(path), path)
+
+
+def validated(model: type[C], value: object, path: str | os.PathLike, row: int | None = None) -> C:
+    """What was read from a file as the pydantic `model`; `InputError` names the first key that is wrong."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -205,10 +282,11 @@ def read_config(path: str | os.PathLike, model: type[C]) -> C:
         key = ".".join(str(part) for part in first["loc"])
         reason = {"extra_forbidden": "unknown key", "missing": "missing key"}.get(first["type"], first["msg"])
         reason = reason.removeprefix("Value error, ")
-        shown = (
-            "" if first["type"] in ("missing", "extra_forbidden", "value_error") else f", not {first['input']!r:.60}"
-        )
-        raise InputError(f"{key}: {reason}{shown}" if key else f"{reason}{shown}", path) from None
+        if first["type"] not in ("missing", "extra_forbidden", "value_error"):
+            reason += f", not {first['input']!r:.60}"
+        raise InputError(f"{key}: {reason}" if key else reason, path, row) from None
+    except RecursionError:
+        raise InputError("is nested too deeply", path, row) from None
 
 
 def read_rows_at(path: str | os.PathLike, offsets: Iterable[int]) -> list[dict]:
@@ -221,10 +299,12 @@ def read_rows_at(path: str | os.PathLike, offsets: Iterable[int]) -> list[dict]:
     return rows
 
 
-def read_rows(path: str | os.PathLike, offsets: array | None = None) -> Iterator[tuple[int, dict]]:
+def read_rows(
+    path: str | os.PathLike, offsets: array | None = None, halves: bool = False
+) -> Iterator[tuple[int, dict]]:
     """Yield (line number from 1, object) of a JSON lines file, plain or `.gz`; blank lines are skipped.
 
-    `offsets` takes the byte at which each row begins, for `read_rows_at` (plain files).
+    `offsets` takes the byte at which each row begins, for `read_rows_at` (plain files); `halves` as in `from_json`.
 
     Lines end at `\\n` only: U+2028 and its kin inside a string do not split a row. Raises `InputError` naming the
     line for anything that is not a JSON object.
@@ -239,7 +319,7 @@ def read_rows(path: str | os.PathLike, offsets: array | None = None) -> Iterator
                 start, offset = offset, offset + len(line)
                 if not line.strip():
                     continue
-                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                row = from_json(line.decode("utf-8-sig" if number == 1 else "utf-8"), halves)
                 if not isinstance(row, dict):
                     raise InputError(f"holds a {type(row).__name__} where a JSON object is expected", path, number)
                 if offsets is not None:
@@ -247,8 +327,8 @@ def read_rows(path: str | os.PathLike, offsets: array | None = None) -> Iterator
                 yield number, row
     except UnicodeDecodeError:
         raise InputError("is not UTF-8", path, number) from None
-    except (ValueError, RecursionError) as error:  # a plain ValueError: an integer of thousands of digits
-        reason = getattr(error, "msg", "nested too deeply" if isinstance(error, RecursionError) else "number too long")
-        raise InputError(f"is not JSON ({reason})", path, number) from None
-    except (EOFError, gzip.BadGzipFile) as error:
+    except ValueError as error:
+        reason = getattr(error, "msg", str(error))
+        raise InputError(HALF if reason == HALF else f"is not JSON ({reason})", path, number) from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"is not a whole gzip file ({error})", path, number) from None

@@ -22,6 +22,10 @@ from PIL import Image
 
 from swift_plugins.files import InputError
 
+MOST_PIXELS = 4096 * 2304  # of a frame: 4K; eight of them as pictures take 230 MB
+# Pillow refuses a picture of twice as many, in ms-swift, too: 64 million, 200 MB.
+Image.MAX_IMAGE_PIXELS = 32_000_000
+
 Source = str | os.PathLike | bytes | BinaryIO
 
 
@@ -113,9 +117,20 @@ def _open(source: Source):
         container.close()
         raise ValueError("no video stream")
     stream = container.streams.video[0]
+    if reason := too_large(stream):
+        container.close()
+        raise ValueError(reason)
     if stream.width * stream.height >= 640 * 360:  # smaller frames decode faster than threads start
         stream.thread_type = "AUTO"
     return container
+
+
+def too_large(stream: av.VideoStream) -> str | None:
+    """Why no frame of the stream may be decoded: it has too many pixels. Frames that turn larger later on fail."""
+    if stream.width * stream.height > MOST_PIXELS:
+        return f"is {stream.width} x {stream.height} pixels large, more than {MOST_PIXELS:,}"
+    stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
+    return None
 
 
 def _decode(source: Source):

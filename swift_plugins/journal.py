@@ -13,7 +13,6 @@ No data base: SQLite's locks do not hold on the network disks that several machi
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -22,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
-from swift_plugins.files import InputError
+from swift_plugins.files import InputError, from_json, hold
 
 
 class Journal:
@@ -44,20 +43,14 @@ class Journal:
         self._own = self.path
         if not resume and self.path.exists() and self.path.stat().st_size:
             raise InputError("holds answers of an earlier run: go on with --resume, or choose another folder", path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = self.path.open("a+b")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go of by the system, however this run ends
-        except OSError:
-            self.close()
-            raise InputError("another run is writing to this file", path) from None
+        self._lock = hold(self.path)
         self._lock.seek(0)
         self._lock.truncate(sum(len(line) for line in self._lock if line.endswith(b"\n")))
 
     def append(self, record: dict) -> None:
         """Write one record as one line. It survives a SIGKILL from here on, and readers on other machines see it:
         network disks show what was written when the file is closed."""
-        line = json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+        line = json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         with self._own.open("ab", buffering=0) as file:
             start = file.seek(0, os.SEEK_END)
             try:
@@ -79,8 +72,8 @@ class Journal:
                     if not line.endswith(b"\n"):
                         break
                     try:
-                        record = json.loads(line)
-                    except (ValueError, RecursionError):
+                        record = from_json(line.decode())
+                    except ValueError:
                         record = None
                     if not isinstance(record, dict):
                         raise InputError("is not a line of a journal", path, number)

@@ -28,6 +28,7 @@ from pydantic import Field, field_validator, model_validator
 
 from swift_plugins.files import CONFIGS, Config, InputError, read_config, read_rows, read_rows_at, run_cli, write_json
 from swift_plugins.options import option, parse
+from swift_plugins.rows import check_row
 from swift_plugins.tasks import TASKS, split_channel
 
 DEFAULT = CONFIGS / "mixtures.yaml"
@@ -301,11 +302,11 @@ def check_rows(path: Path, channel: str, offsets: array | None = None) -> Iterat
         for key in ("id", "channel", "query", "response"):
             if not isinstance(row.get(key), str):
                 raise InputError(f"has no text under {key}", path, number)
+        check_row(row, path, number)
+        if not all(isinstance(name, str) for key in ("images", "videos") for name in row.get(key) or ()):
+            raise InputError("images and videos are not lists of paths", path, number)
         try:
             source = ".".join(split_channel(row["channel"])[:2])
-            "".join((row["id"], row["query"], row["response"])).encode()
-        except UnicodeEncodeError:
-            raise InputError("holds half of a surrogate pair, which is no character", path, number) from None
         except ValueError as error:
             raise InputError(str(error), path, number) from None
         if source != channel:

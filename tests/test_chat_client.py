@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from urllib.parse import quote
 
 import pytest
 
@@ -82,6 +83,20 @@ def test_the_key_reaches_no_journal_not_even_in_part(tmp_path, place):
             ask(Server("judge", server.url, "seer", key), [question(1)], journal)
         written = (tmp_path / f"{cut}.jsonl").read_text()
         assert not [key[n : n + 8] for n in range(len(key) - 7) if key[n : n + 8] in written]
+
+
+@pytest.mark.parametrize("key", ['sk-"quoted\\-0123456789', "sk/with+signs=%41/0123456789"])
+def test_the_key_is_found_as_json_and_urls_write_it(tmp_path, key):
+    with (
+        ModelServer(answer=lambda ask: f"{json.dumps(key)} {quote(key, safe='')}", models=(f"m-{key}",)) as server,
+        AnswerJournal(tmp_path / "j.jsonl", resume=False) as journal,
+    ):
+        with pytest.raises(InputError, match="serves no model") as refused:
+            check(Server("judge", server.url, "seer", key))
+        ask(Server("judge", server.url, f"m-{key}", key), [question(1)], journal)
+    written = (tmp_path / "j.jsonl").read_text() + str(refused.value)
+    for text in (key, json.dumps(key)[1:-1], quote(key, safe="")):
+        assert not [text[n : n + 8] for n in range(len(text) - 7) if text[n : n + 8] in written]
 
 
 def question(n: int, prompt: str = "What is number") -> Question:

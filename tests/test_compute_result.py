@@ -265,7 +265,7 @@ def test_published_figures_and_forgetting(write, tmp_path):
         ([row("Joy.", ["Joy."])], "is not one of meld.mer", "gold is a list"),
         ([row("Joy.", None)], "has no gold answer", "no gold"),
         ([row("Joy.", "Joy."), row("Fear.", "Joy.")], "result.jsonl:2: is the same row as", "a clip that comes twice"),
-        ([row("Joy.", "Joy.", 5)], "5 is not a channel", "channel is a number"),
+        ([row("Joy.", "Joy.", 5)], "channel is not a text, but 5", "channel is a number"),
     ],
 )
 def test_bad_files(write, rows, message, reason):

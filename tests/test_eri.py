@@ -247,7 +247,7 @@ def test_a_wrong_key_is_named_and_not_shown(tmp_path, quick, monkeypatch):
         ({"facts": None}, r"has no facts\.transcript: build the rows again"),
         ({"facts": {"dialogue": "x"}}, r"has no facts\.transcript: build the rows again"),
         ({"facts": {"transcript": ["x"]}}, r"has no facts\.transcript: build the rows again"),
-        ({"facts": {"transcript": "half \ud800"}}, "transcript holds half a character"),
+        ({"facts": {"transcript": "half \ud800"}}, "holds half of a surrogate pair"),
         ({"images": "0.png"}, "must be lists of paths"),
         ({"images": [{"bytes": "x"}]}, "must be lists of paths"),
     ],
@@ -264,11 +264,11 @@ def test_a_bad_row_is_named(tmp_path, row, words):
 @pytest.mark.parametrize(
     "record, words",
     [
-        ({"id": 7, "caption": "x"}, "id must be a text"),
-        ({"id": "a"}, "has no caption"),
-        ({"id": "a", "caption": 1}, "caption must be a text"),
-        ({"id": "a", "caption": None, "image": 1}, "image must be a text"),
-        ({"id": "a", "caption": None, "image": {"path": "x"}}, "image must be a text"),
+        ({"id": 7, "caption": "x"}, "has no text under id"),
+        ({"id": "a"}, "has no text under caption"),
+        ({"id": "a", "caption": 1}, "has no text under caption"),
+        ({"id": "a", "caption": None, "image": 1}, "image is not the path of a picture"),
+        ({"id": "a", "caption": None, "image": {"path": "x"}}, "image is not the path of a picture"),
     ],
 )
 def test_a_bad_fer_record_is_named(tmp_path, record, words):

@@ -153,7 +153,7 @@ def test_a_record_of_other_types_is_named(tmp_path, key, value):
 @pytest.mark.parametrize("key", ["id", "reason", "clues", "label"])
 def test_a_record_that_lacks_a_key_is_named(tmp_path, key):
     (tmp_path / "eri.jsonl").write_text(json.dumps({k: v for k, v in record("a").items() if k != key}) + "\n")
-    with pytest.raises(InputError, match=rf"eri\.jsonl:1: has no {key}"):
+    with pytest.raises(InputError, match=rf"eri\.jsonl:1: {key}: missing key"):
         eri_review.read_eri([tmp_path / "eri.jsonl"])
 
 

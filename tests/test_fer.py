@@ -533,7 +533,7 @@ def test_two_runs_on_one_folder(mosei, project, tmp_path):
         time.sleep(0.05)
     second = project(*run)
     assert first.poll() is None
-    assert second.returncode == 2 and "another run is writing to this folder" in second.stderr
+    assert second.returncode == 2 and "another run is writing there" in second.stderr
     assert "Traceback" not in second.stderr
     assert first.wait(60) == 0 and len(records_of(tmp_path / "out")) == 8
 

@@ -1,6 +1,8 @@
 """Frames come by exact index from every container, and only those that were asked for become pictures."""
 
 import io
+import json
+import struct
 from fractions import Fraction
 
 import av
@@ -187,3 +189,106 @@ def test_pictures_stand_upright(tmp_path, degrees, mirrored):
     for picture in [*read_frames(tmp_path / "a.mp4", [0, 7]), *sample_frames(tmp_path / "a.mp4", 2)]:
         assert picture.size == expected.size
         assert np.abs(np.asarray(picture, int) - np.asarray(expected, int)).mean() < 5
+
+
+# Clips that are not what they say
+
+LOOK = """
+import json, sys, time
+from pathlib import Path
+from data_prep.doctor.clips import inspect, thumbnails
+from data_prep.eri.clips import UNDECODABLE, pictures
+from data_prep.readers.media import probe
+from swift_plugins.frames import sample_frames
+
+LOOKS = {
+    "probe": probe,
+    "inspect": lambda path: "; ".join(detail for kind, detail in inspect(path).faults if kind.startswith("b")) or None,
+    "thumbnails": lambda path: None if thumbnails(path) else "no picture",
+    "frames": lambda path: sample_frames(path, 8) and None,
+    "pictures": lambda path: pictures(path, 4, 448, 85) and None,
+}
+for path in map(Path, sys.argv[1:]):
+    for name, look in LOOKS.items():
+        started = time.monotonic()
+        try:
+            reason = look(path)
+        except UNDECODABLE as error:
+            reason = str(error)
+        print(json.dumps([path.name, name, time.monotonic() - started, reason]))
+# Not getrusage: its maximum begins with that of the process that started this one.
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(json.dumps(["", "", int(peak.split()[1]) / 1024, None]))
+"""
+
+
+def odd_clips(folder):
+    """Name → whether frames can be had of it."""
+    whole = write_clip(folder / "whole.mkv", codec="ffv1").read_bytes()
+    (folder / "cut.mkv").write_bytes(whole[: len(whole) // 2])
+    mp4 = write_clip(folder / "whole.mp4").read_bytes()
+    (folder / "cut.mp4").write_bytes(mp4[: len(mp4) // 2])
+    hours = bytearray(mp4)
+    struct.pack_into(">I", hours, hours.find(b"mvhd") + 20, 36_000_000)  # thousandths of a second
+    struct.pack_into(">I", hours, hours.find(b"mdhd") + 20, 36_000_000)
+    (folder / "hours.mp4").write_bytes(hours)
+    claims = bytearray(mp4)
+    struct.pack_into(">HH", claims, claims.find(b"avc1") + 28, 16_384, 16_384)
+    (folder / "claims.mp4").write_bytes(claims)
+    write_clip(folder / "one.mp4", n=1)
+    (folder / "no time stamps.h264").write_bytes(bare_h264())
+    with av.open(str(folder / "none.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.start_encoding()
+    for name, size, pixels in (("odd.mkv", (47, 63), "yuv444p"), ("alpha.mkv", (48, 64), "bgra")):
+        with av.open(str(folder / name), "w") as container:
+            stream = container.add_stream("ffv1", rate=25)
+            (stream.height, stream.width), stream.pix_fmt = size, pixels
+            for _ in range(9):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((*size, 3), np.uint8), "rgb24")))
+            container.mux(stream.encode())
+    jpegs = []
+    for size in ((64, 48), (6000, 6000)):
+        jpegs.append(io.BytesIO())
+        Image.new("RGB", size).save(jpegs[-1], "JPEG")
+    with av.open(str(folder / "grows.mkv"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for i in range(8):
+            packet = av.Packet(jpegs[i > 0].getvalue())
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, i, i, Fraction(1, 25)
+            container.mux(packet)
+    Image.new("L", (16_384, 16_384)).save(folder / "bomb.png")
+    Image.new("P", (13_000, 13_000)).save(folder / "bomb.mp4", "PNG")
+    readable = {"whole.mkv", "cut.mkv", "whole.mp4", "hours.mp4", "claims.mp4", "one.mp4", "no time stamps.h264"}
+    readable |= {"odd.mkv", "alpha.mkv"}
+    return {path.name: path.name in readable for path in sorted(folder.iterdir())}
+
+
+def bare_h264():
+    with av.open(target := io.BytesIO(), "w", format="h264") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for _ in range(12):
+            picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return target.getvalue()
+
+
+@pytest.mark.slow
+def test_odd_clips_cost_little_or_are_refused_by_name(tmp_path, project):
+    """Whoever looks at them (builder, doctor, template, ERI), in one process: its memory is that of the worst."""
+    clips = odd_clips(tmp_path)
+    done = project("-c", LOOK, *(tmp_path / name for name in clips))
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-2000:]
+    *looks, (_, _, megabytes, _) = map(json.loads, done.stdout.splitlines())
+    assert megabytes < 500
+    reasons = {(clip, look): reason for clip, look, _, reason in looks}
+    assert len(reasons) == 5 * len(clips) and max(seconds for _, _, seconds, _ in looks) < 5
+    for clip, readable in clips.items():
+        assert (reasons[clip, "frames"] is None) == readable, (clip, reasons[clip, "frames"])
+        assert readable or clip in reasons[clip, "frames"]
+    assert "13000 x 13000 pixels large" in reasons["bomb.mp4", "probe"]
+    assert "exceeds limit of 64000000 pixels" in reasons["bomb.png", "pictures"]

@@ -154,7 +154,7 @@ def test_training_scripts_refuse_before_they_start(made, model, tmp_path, script
     checkpoint = tmp_path / "out" / "stage1" / "v" / "checkpoint-1"
     for folder in (checkpoint, checkpoint.parents[1] / "checkpoint-1") if stage == "stage2" else ():
         folder.mkdir(parents=True)
-        (folder / "trainer_state.json").write_text("{}", encoding="utf-8")
+        (folder / "trainer_state.json").write_text("{\n}\n", encoding="utf-8")
     environment = {"MODEL": model, "DATA": made / "amt", "CONFIG": made / "config"}
     environment = {key: str(value) for key, value in (environment | {"OUTPUT": tmp_path / "out"}).items()}
     run = subprocess.run(

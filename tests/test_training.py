@@ -8,12 +8,14 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from swift_plugins.files import hold
 from swift_plugins.mixture import draw, read_mixtures
 from tests.tiny_amt import tiny_amt
 from tests.tiny_internvl2 import tiny_checkpoint
@@ -85,7 +87,9 @@ def test_killed_and_resumed(world, whole, tmp_path):
     while not (output / "stage1" / "checkpoint-4" / "trainer_state.json").is_file():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0][-3000:]
         time.sleep(0.05)
-    time.sleep(0.8)  # past the save, in the middle of the next steps
+    refused = run("test.sh", world, output, status=2)
+    assert refused == f"error: OUTPUT={output}: another run is writing there\n"
+    time.sleep(0.5)  # past the save, in the middle of the next steps
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (output / "stage1" / "checkpoint-20").exists()
@@ -101,6 +105,61 @@ def test_killed_and_resumed(world, whole, tmp_path):
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
     rows = Path(f"{output}.rows").read_text().splitlines()[before:]
     assert rows == Path(f"{whole}.rows").read_text().splitlines()[16:], "rows 17 to 80, in the same order"
+
+
+@pytest.mark.swift
+def test_a_second_run_is_refused_whoever_starts_it(world, tmp_path):
+    """Another process, here this one, writes to a training's folder, and to an inference's file."""
+    plugin = ("--external_plugins", ROOT / "swift_plugins" / "emoverse.py")
+    plugin += ("--model", world["MODEL"], "--model_type", "emoverse")
+    environment = os.environ | world | {"AMT_DATA": world["DATA"]}
+    environment["PATH"] = f"{Path(os.sys.executable).parent}:{os.environ['PATH']}"
+    for command, config, flag, output, lock in (
+        ("sft", "stage1.yaml", "--output_dir", "out", "out/.lock"),
+        ("infer", "infer.yaml", "--result_path", "r.jsonl", ".r.jsonl.lock"),
+    ):
+        with hold(tmp_path / lock):
+            done = subprocess.run(
+                ["swift", command, ROOT / "configs" / "demo" / config, *plugin, flag, output],
+                env=environment,
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+            )
+        assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr[-2000:]
+        assert done.stderr.splitlines()[-1] == f"error: {tmp_path / output}: another run is writing there"
+    assert {path.name for path in tmp_path.rglob("*")} == {"out", ".lock", ".r.jsonl.lock"}
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A disk of 330 kB: room for one checkpoint."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=330k", "none", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no right to mount a small disk")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+@pytest.mark.swift
+def test_a_full_and_a_read_only_disk(world, whole, small_disk):
+    """One line, and what was saved before is whole: with more room, RESUME=1 ends as if nothing had happened."""
+    output = small_disk / "out"
+    log = run("first_stage.sh", world, output, *FLAGS, "--report_to", "none", status=2)
+    assert log.splitlines()[-1].startswith(f"error: {output}/stage1: a file could not be written: full disk?")
+    assert "Traceback" not in log
+    assert [path.parent.name for path in output.glob("stage1/checkpoint-*/trainer_state.json")] == ["checkpoint-4"]
+    subprocess.run(["mount", "-o", "remount,size=9m", small_disk], check=True)
+    state = (output / "stage1/checkpoint-4/trainer_state.json").read_text()
+    (output / "stage1/checkpoint-8").mkdir(exist_ok=True)
+    (output / "stage1/checkpoint-8/trainer_state.json").write_text(state[:-2])  # where the disk was full a little later
+    run("first_stage.sh", world, output, *FLAGS, "--report_to", "none", RESUME="1")
+    expected, resumed = (load_file(to / "stage1/checkpoint-10/adapter_model.safetensors") for to in (whole, output))
+    assert all(torch.allclose(tensor, resumed[name], rtol=0, atol=1e-5) for name, tensor in expected.items())
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    assert run("test.sh", world, output, status=2) == f"error: OUTPUT={output} cannot be written to\n"
 
 
 @pytest.mark.swift

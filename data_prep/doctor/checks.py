@@ -121,7 +121,7 @@ def _check_records(dataset: str, folder: Path, groups: Mapping[str, list[Sample]
         try:
             for line, record in read_rows(folder / name):
                 clip = str(record.get("id"))
-                if clip not in ids and (clip.split("/")[:1] != [dataset] or clip.split("/")[1:2][0] in groups):
+                if clip not in ids and (clip.split("/")[0] != dataset or f"{clip}/".split("/")[1] in groups):
                     result.add("unjoined_id", f"{folder / name}:{line}", f"{clip} is no clip of {dataset}")
         except InputError as error:
             result.add("unreadable", str(folder / name), str(error))

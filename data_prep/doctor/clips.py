@@ -16,6 +16,8 @@ import av
 import numpy as np
 from PIL import Image
 
+from swift_plugins.frames import too_large
+
 # Luma of a black picture is 16 in limited range; encoded black stays below this.
 BLACK = 32
 # Two pictures at 64 pixels' width whose luma nowhere differs by more are the same but for the encoder's noise.
@@ -45,6 +47,8 @@ def inspect(path: str | os.PathLike, annotated: float | None = None) -> ClipFact
         with av.open(os.fspath(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 return ClipFacts(faults=(("broken_clip", "holds no video stream"),))
+            if reason := too_large(container.streams.video[0]):
+                return ClipFacts(faults=(("broken_clip", reason),))
             return _inspect(container, annotated)
     except FileNotFoundError:
         return ClipFacts(faults=(("missing_clip", "is missing"),))
@@ -57,6 +61,8 @@ def thumbnails(path: str | os.PathLike, width: int = 160) -> list[bytes]:
     pictures = []
     try:
         with av.open(os.fspath(path), metadata_errors="replace") as container:
+            if not container.streams.video or too_large(container.streams.video[0]):
+                return []
             packets, _ = _demux(container)
             for frame in _first_middle_last(container, packets):
                 height = max(1, round(width * frame.height / frame.width))

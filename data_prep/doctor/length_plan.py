@@ -24,7 +24,7 @@ import numpy as np
 import yaml
 
 from swift_plugins import mixture
-from swift_plugins.files import CONFIGS, InputError, read_rows, write_json
+from swift_plugins.files import CONFIGS, InputError, write_json
 
 if TYPE_CHECKING:
     from data_prep.doctor.__main__ import Options
@@ -223,7 +223,7 @@ def _measured(
     print(f"{'channel':<26}{'rows':>8}{'p50':>8}{'p95':>8}{'max':>8}{'visual':>8}   over {meter.limit:,}")
     known: dict[tuple[str, str], tuple[int, int]] = {}  # channel and id → length and its visual part
     for path in files:
-        rows = [row for _, row in read_rows(path)]
+        rows = list(mixture.check_rows(path, path.name.rsplit(".", 2)[0]))
         measured = meter.measure(rows, root)
         if path.name.endswith(".train.jsonl"):
             known |= _by_row(rows, measured)

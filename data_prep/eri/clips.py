@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from data_prep.eri.config import EriConfig
+from data_prep.records import Records
 from swift_plugins.files import InputError, read_rows
 from swift_plugins.frames import count_frames, read_frames, segment_centre_indices
 from swift_plugins.tasks import TASKS, split_channel
@@ -40,18 +41,25 @@ def read_clips(rows: Iterable[Path], media_root: Path, fer: Path | None, config:
 
     The picture is the peak frame that `fer` has for the clip, else the row's first image, else its clip.
     """
-    captions, peaks = _read_fer(fer) if fer else ({}, {})
+    records = Records.read([fer] if fer else [], "caption").by_id
     clips: dict[str, ClipFacts] = {}
     for file in rows:
         for number, row in read_rows(file):
             name, label, transcript, media = _read_row(row, file, number)
             if name in clips:
                 raise InputError(f"duplicate id {name}", file, number)
-            picture = peaks.get(name) or (Path(media_root, media) if media else None)
-            expression = captions.get(name) or config.no_expression
-            shown = peaks[name].name if name in peaks else media
+            caption, peak, folder = records.get(name, (None, None, Path()))
+            picture = folder / peak if peak else Path(media_root, media) if media else None
             size = picture.stat().st_size if picture and picture.is_file() else None
-            clips[name] = ClipFacts(name, label, " ".join(transcript.split()), expression, picture, size, shown)
+            clips[name] = ClipFacts(
+                id=name,
+                label=label,
+                transcript=" ".join(transcript.split()),
+                expression=caption or config.no_expression,
+                picture=picture,
+                size=size,
+                media=Path(peak).name if peak else media,
+            )
     if not clips:
         raise InputError("holds no rows", next(iter(rows)))
     if not any(clip.transcript for clip in clips.values()):
@@ -82,28 +90,10 @@ def _read_row(row: dict, file: Path, number: int) -> tuple[str, str, str, str]:
     return name, label, _text(facts, "transcript", file, number), media[0]
 
 
-def _read_fer(file: Path) -> tuple[dict[str, str | None], dict[str, Path]]:
-    """Captions and peak frames by clip id; a caption is null where no Action Unit could be described."""
-    captions, peaks = {}, {}
-    for number, record in read_rows(file):
-        name = _text(record, "id", file, number)
-        if "caption" not in record:
-            raise InputError("has no caption", file, number)
-        captions[name] = None if record["caption"] is None else _text(record, "caption", file, number)
-        if record.get("image") is not None:
-            peaks[name] = file.parent / _text(record, "image", file, number)
-    return captions, peaks
-
-
 def _text(row: dict, key: str, file: Path, number: int) -> str:
-    """A text that can be written again: JSON can hold half characters, UTF-8 cannot."""
     value = row.get(key)
     if not isinstance(value, str):
         raise InputError(f"has no {key}" if value is None else f"{key} must be a text", file, number)
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise InputError(f"{key} holds half a character", file, number) from None
     return value
 
 

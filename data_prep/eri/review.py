@@ -14,9 +14,9 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from swift_plugins.files import InputError, atomic_open, read_rows
+from swift_plugins.files import InputError, atomic_open, read_rows, validated
 
 DECISIONS = ("", "accept", "reject", "edit")
 SHEET = ("id", "decision", "reason", "label", "transcript", "character", "scene", "rejected", "media")
@@ -149,12 +149,7 @@ def read_records(files: Iterable[Path]) -> list[dict]:
     records: dict[str, dict] = {}
     for path in files:
         for number, record in read_rows(path):
-            try:
-                EriRecord.model_validate(record)
-            except ValidationError as error:
-                first = error.errors(include_url=False)[0]
-                key, lacks = ".".join(map(str, first["loc"])), first["type"] == "missing"
-                raise InputError(f"has no {key}" if lacks else f"{key}: {first['msg']}", path, number) from None
+            validated(EriRecord, record, path, number)
             if record["id"] in records:
                 raise InputError(f"duplicate id {record['id']}", path, number)
             records[record["id"]] = record

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import os
 import random
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -154,7 +155,7 @@ def contact_sheets(folder: Path, records: Iterable[dict], root: Path, seed: int 
         found = by_emotion[emotion]
         chosen = random.Random(seed).sample(found, min(len(found), COLUMNS * ROWS))
         chosen.sort(key=lambda record: -record["score"])
-        path = folder / f"{emotion.replace(' ', '_')}.png"
+        path = folder / f"{re.sub(r'[^0-9A-Za-z]+', '_', emotion)[:60]}.png"
         heading = f"{emotion}: {len(chosen)} of {len(found)} clips, highest score first"
         with atomic_open(path, "wb") as file:
             _sheet(heading, chosen, root).save(file, "PNG")

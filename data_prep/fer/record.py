@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data_prep.fer.au_table import PRESENCES, Faces, OpenFaceError, read_faces
 from data_prep.fer.clips import FerClip
@@ -17,6 +18,52 @@ from data_prep.fer.facs import EXPRESSIVE, Facs, active_aus, common_aus, decidin
 from data_prep.fer.openface import extract
 from data_prep.fer.peaks import Peak, check_length, find_peak, named_aus, peak_image, summed_aus, write_image
 from swift_plugins.files import InputError
+
+
+class FerRecord(BaseModel):
+    """The types of a record; `why` there is no caption and what AUs are `unknown` stay out of fer.jsonl."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    id: str
+    emotion: str | None
+    aus: list[str]
+    phrases: list[str]
+    caption: str | None
+    image: str
+    frame: int
+    face_id: int
+    score: float
+    why: str = ""
+    unknown: list[str] = []
+
+
+class FerFault(BaseModel):
+    """Why a clip has no record."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    kind: str
+    id: str
+    detail: str
+
+
+class Done(BaseModel):
+    """A line of the run's journal: the clip's record, or its fault with the state of its files and the time."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    id: str = Field(pattern="^[^/]+/[^/]+/.")  # dataset, split, clip
+    record: FerRecord = Field(None)  # may be absent, never null
+    fault: FerFault = Field(None)
+    files: list[list[int]] = []
+    time: float = 0.0
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Done:
+        if (self.record is None) == (self.fault is None):
+            raise ValueError("is neither a record nor a fault")
+        return self
 
 
 @dataclass(frozen=True)

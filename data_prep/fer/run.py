@@ -15,7 +15,6 @@ A caption says how a face moved, not what a person feels: AU-to-emotion rules ar
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import itertools
 import json
@@ -42,9 +41,9 @@ from data_prep.fer.facs import FACS, load_facs
 from data_prep.fer.openface import find_program
 from data_prep.fer.peaks import read_choice
 from data_prep.fer.publish import plot_clips, publish, summarise, write_contact_sheets
-from data_prep.fer.record import FerRun, RecordSettings, make_record
+from data_prep.fer.record import Done, FerRun, RecordSettings, make_record
 from data_prep.readers import READERS, SPLITS
-from swift_plugins.files import ROOT, InputError, write_json
+from swift_plugins.files import ROOT, InputError, hold, read_json, validated, write_json
 from swift_plugins.journal import Journal
 from swift_plugins.options import option, parse
 
@@ -107,7 +106,7 @@ def main(argv: list[str] | None = None) -> None:
         settings.facs.au_set(label)  # an unknown label is better known now than after an hour
     if unknown := set(options.plot) - {clip.id for clip in everyone}:
         raise InputError(f"--plot: no clip {min(unknown)!r} in {', '.join(options.split)}")
-    with _locked(run.out):
+    with hold(run.out / ".fer" / "lock", run.out):
         source = options.csv or program
         _check_settings(run, options.dataset, options.root, source, options.resume)
         done = read_done(run.out)
@@ -176,22 +175,6 @@ def _settings(options: FerOptions) -> RecordSettings:
 # ---- what is done already ----
 
 
-@contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Hold OUT/.fer/lock; the system lets go of it when this process ends, however it ends."""
-    try:
-        (out / ".fer").mkdir(parents=True, exist_ok=True)
-        lock = (out / ".fer" / "lock").open("w")
-    except OSError as error:
-        raise InputError(f"cannot be written to ({error.strerror})", out) from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError("another run is writing to this folder", out) from None
-        yield
-
-
 def _check_settings(run: FerRun, dataset: str, root: Path, source: Path, resume: bool) -> None:
     """Refuse to mix two runs: an existing one is only gone on with when asked for, and with the same settings."""
     where = {"dataset": dataset, "root": str(root.resolve()), "source": str(source.resolve())}
@@ -206,7 +189,9 @@ def _check_settings(run: FerRun, dataset: str, root: Path, source: Path, resume:
     elif not resume:
         raise InputError("holds a run already: go on with it by --resume, or give another --out", run.out)
     else:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_json(path)
+        if not isinstance(before, dict):
+            raise InputError("are not the settings of a run", path)
         differing = [key for key in settings if before.get(key) != settings[key]]
         if differing and any("record" in entry for entry in read_done(run.out).values()):
             raise InputError(f"holds a run with other settings ({', '.join(differing)}); give another --out", run.out)
@@ -223,7 +208,10 @@ def read_done(out: Path) -> dict[str, dict]:
             return math.inf if (out / entry["record"]["image"]).is_file() else -math.inf
         return entry.get("time", 0)
 
-    entries = Journal(out / ".fer" / "done", shared=True).by_key("id", rank)
+    journal = Journal(out / ".fer" / "done", shared=True)
+    for path, number, line in journal.records():
+        validated(Done, line, path, number)
+    entries = journal.by_key("id", rank)
     return {clip_id: entry for clip_id, entry in entries.items() if rank(entry) >= 0}
 
 

@@ -16,6 +16,7 @@ import av
 
 from data_prep.readers.sample import Fault, Sample
 from swift_plugins.files import InputError
+from swift_plugins.frames import too_large
 
 POLICIES = ("drop", "text-only", "error")
 SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".m4v", ".webm", ".mpg", ".flv", ".wmv")
@@ -63,6 +64,8 @@ def probe(path: str | os.PathLike, any_length: bool = False) -> str | None:
         with av.open(os.fspath(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 return "holds no video stream"
+            if reason := too_large(container.streams.video[0]):
+                return reason
             seconds = (container.duration or 0) / av.time_base
             if not any_length and seconds > MAX_SECONDS:
                 return f"lasts {seconds:.0f} s, longer than any annotated clip ({MAX_SECONDS} s)"

@@ -22,6 +22,7 @@ transcripts, which is enough for counts and for tasks that read the picture alon
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 from array import array
@@ -178,7 +179,8 @@ def _labels(root: Path) -> tuple[Path, bool]:
         return root / "label.csv", True
     found = []
     for path in sorted(root.glob("*.csv")):
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        header = set()
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file, contextlib.suppress(csv.Error):
             header = {name.strip() for name in next(csv.reader(file), [])}
         if header.issuperset((*KEYS, "sentiment", "mode", *EMOTIONS)):
             found.append(path)

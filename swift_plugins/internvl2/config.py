@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import InternVLConfig
 
 from swift_plugins.files import InputError, read_json
@@ -34,6 +36,22 @@ TURNS = {
     "internlm2": ("<|im_start|>{role}\n", "<|im_end|>"),
     "qwen": ("<|im_start|>{role}\n", "<|im_end|>\n"),
 }
+
+
+# What Python and transformers say of a value that they cannot compute with.
+WRONG = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError, RuntimeError)
+WRONG += (StrictDataclassError,)
+MOST_LAYERS = 1000  # a number without end would be built without end
+
+
+@contextlib.contextmanager
+def said_of(file: str | Path) -> Iterator[None]:
+    """`InputError` naming `file` for a value in it that is of no use, in the words of whoever could not use it."""
+    try:
+        yield
+    except WRONG as error:
+        reason = " ".join(str(error).split()).removesuffix(".")
+        raise InputError(f"holds a value of no use ({type(error).__name__}: {reason})", file) from None
 
 
 def chat_template(kind: str, start: str = "") -> str:
@@ -68,6 +86,11 @@ def checkpoint_kind(config: dict, file: str | Path = "config.json") -> str:
 
     Both layouts are known: the original (`internvl_chat`) and the native one that exports write (`internvl`).
     """
+    with said_of(file):
+        return _checkpoint_kind(config, file)
+
+
+def _checkpoint_kind(config: dict, file: str | Path) -> str:
     model_type = config.get("model_type")
     if model_type == "internvl":
         text = config.get("text_config") or {}
@@ -108,6 +131,11 @@ def build_config(config: dict, image_token_id: int, file: str | Path = "config.j
     Keys that are absent take the ORIGINAL code's defaults, which differ from the native ones. Raises `InputError`
     naming the key for what the native classes cannot represent.
     """
+    with said_of(file):
+        return _build_config(config, image_token_id, file)
+
+
+def _build_config(config: dict, image_token_id: int, file: str | Path) -> InternVLConfig:
     kind = checkpoint_kind(config, file)
     vision = config.get("vision_config") or {}
     patch = vision.get("patch_size", 14)
@@ -116,6 +144,9 @@ def build_config(config: dict, image_token_id: int, file: str | Path = "config.j
     grid = side / patch * ratio
     if grid != int(grid):
         raise InputError(f"force_image_size {side} does not fit patch size {patch} and downsample_ratio {ratio}", file)
+    for part in (vision, config["llm_config"]):
+        if part.get("num_hidden_layers", 0) > MOST_LAYERS:
+            raise InputError(f"num_hidden_layers is {part['num_hidden_layers']}, more than {MOST_LAYERS}", file)
     vision_config = {
         "hidden_size": vision.get("hidden_size", 3200),
         "num_hidden_layers": vision.get("num_hidden_layers", 48),

@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from swift_plugins.files import InputError, read_json
-from swift_plugins.internvl2.config import IMAGE_TOKEN, checkpoint_kind, read_config
+from swift_plugins.internvl2.config import IMAGE_TOKEN, WRONG, checkpoint_kind, read_config
 
 SPACE = "▁"  # what SentencePiece writes for a space
 
@@ -33,11 +33,13 @@ def load_tokenizer(model_dir: str | Path) -> PreTrainedTokenizerFast:
             tokenizer = PreTrainedTokenizerFast.from_pretrained(model_dir)
         else:
             tokenizer = _sentencepiece_tokenizer(model_dir, settings, kind)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except InputError:
+        raise
+    except (OSError, *WRONG) as error:
         raise InputError(f"has a tokenizer that cannot be read: {error}", model_dir) from None
     # A saved tokenizer must not point at remote code again.
     tokenizer.init_kwargs.pop("auto_map", None)
-    if tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) in (None, tokenizer.unk_token_id):
+    if IMAGE_TOKEN not in tokenizer.get_vocab():
         raise InputError(f"tokenizer has no {IMAGE_TOKEN}", model_dir)
     return tokenizer
 

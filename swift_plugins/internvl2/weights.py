@@ -35,6 +35,7 @@ from swift_plugins.internvl2.config import (
     checkpoint_kind,
     preprocessor_config,
     read_config,
+    said_of,
 )
 from swift_plugins.internvl2.tokenizer import load_tokenizer
 
@@ -159,7 +160,8 @@ def native_config(model_dir: str | Path, tokenizer: PreTrainedTokenizerFast | No
     config = read_config(model_dir)
     checkpoint_kind(config, Path(model_dir) / "config.json")
     if config["model_type"] == "internvl":
-        return InternVLConfig.from_pretrained(model_dir)
+        with said_of(Path(model_dir) / "config.json"):
+            return InternVLConfig.from_pretrained(model_dir)
     token = (tokenizer or load_tokenizer(model_dir)).convert_tokens_to_ids(IMAGE_TOKEN)
     return build_config(config, token, Path(model_dir) / "config.json")
 
@@ -188,9 +190,10 @@ def _stored_shapes(model_dir: Path) -> dict[str, tuple[int, ...]]:
     """Tensor names and shapes from the safetensors headers, one file or sharded."""
     index = model_dir / INDEX
     if index.is_file():
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict):
-            raise InputError("holds no weight_map", index)
+        content = read_json(index)
+        weight_map = content.get("weight_map") if isinstance(content, dict) else None
+        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+            raise InputError("holds no weight_map of weights to files", index)
         names = sorted(set(weight_map.values()))
         missing = [name for name in names if not (model_dir / name).is_file()]
         if missing:
@@ -233,7 +236,7 @@ def check_weights(model_dir: str | Path, config: InternVLConfig) -> None:
     """
     model_dir = Path(model_dir)
     stored = _stored_shapes(model_dir)
-    with torch.device("meta"):
+    with said_of(model_dir / "config.json"), torch.device("meta"):
         model = InternVLForConditionalGeneration(config)
     expected = {name: tuple(tensor.shape) for name, tensor in original_state_dict(model).items()}
     missing, extra = sorted(expected.keys() - stored.keys()), sorted(stored.keys() - expected.keys())

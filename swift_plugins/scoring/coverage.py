@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from swift_plugins.files import InputError, read_json, read_rows
+from swift_plugins.build_report import read_report
+from swift_plugins.files import InputError, read_rows
 from swift_plugins.scoring.results import Channel, scored_as
 
 SHOWN = 3  # ids that are named of those that are missing or too many
@@ -87,9 +88,7 @@ class AmtFolders:
         """The ids of every dialogue of a split, in the owners' order, from its report; None where there is none."""
         for folder in self.folders:
             path = folder / f"report.{split}.json"
-            report = read_json(path) if path.is_file() else {}
-            found = report.get("dialogues", {}).get(dataset) if isinstance(report, dict) else None
-            if found:
+            if path.is_file() and (found := read_report(path).dialogues.get(dataset)):
                 return found
         return None
 
@@ -100,17 +99,16 @@ def training_note(channel: Channel, built: Path | None) -> str:
     held_out = f"{channel.dataset}:{sorted(splits)[0]}"
     if built is None:
         return f"whether the training rows hold {held_out} is not known (--built report.train.json tells)"
-    report = read_json(built)
-    if not isinstance(report, dict) or report.get("split") != "train" or "clips" not in report:
+    report = read_report(built)
+    if report.split != "train" or report.clips is None:
         raise InputError("is not the report.train.json that build_amt wrote", built)
-    overlaps = report.get("overlap")
-    counts = {d: of[held_out] for d, of in (overlaps or {}).items() if isinstance(of, dict) and held_out in of}
+    counts = {dataset: of[held_out] for dataset, of in (report.overlap or {}).items() if held_out in of}
     if not counts:
         return f"whether the training rows hold {held_out} is not known ({built} does not say)"
     found = [
-        f"{dataset} rows hold {count['utterances']:,} of its {count['of']:,} utterances"
+        f"{dataset} rows hold {count.utterances:,} of its {count.of:,} utterances"
         for dataset, count in counts.items()
-        if count["utterances"]
+        if count.utterances
     ]
     if not found:
         return f"no utterance of {held_out} stands in the training rows ({built})"

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from swift_plugins.files import InputError, read_rows
+from swift_plugins.rows import check_row
 from swift_plugins.tasks import TASKS, Task, split_channel
 
 # Reasons for which a row can be left out instead of refused.
@@ -155,7 +156,8 @@ def _rows(files: Iterable[Path], exclude: Collection[str], lost: Counter) -> Ite
     """(number of the file, line, row); a cut-off last line is dropped when `exclude` allows it."""
     for number, path in enumerate(files):
         try:
-            for line, row in read_rows(path):
+            for line, row in read_rows(path, halves=True):  # models say such things
+                check_row(row, path, line)
                 yield number, line, row
         except InputError as error:
             cut = "not a whole gzip file" in error.reason or (error.row is not None and _truncated(path, error.row))
@@ -195,9 +197,9 @@ def facts_of(row: Mapping[str, Any]) -> dict[str, Any]:
 class _Content(NamedTuple):
     """By what a result row without facts and an AMT row are known to be the same."""
 
-    channel: object
+    channel: str | None
     query: str
-    gold: object
+    gold: str
 
 
 def join_facts(files: Collection[Path], rows: Collection[Path], task: str | None = None) -> dict[Place, dict]:
@@ -208,14 +210,15 @@ def join_facts(files: Collection[Path], rows: Collection[Path], task: str | None
     """
     known: dict[_Content, list[dict]] = defaultdict(list)
     for path in rows:
-        for _, row in read_rows(path):
-            content = _Content(_base(row.get("channel")), query_of(row), row.get("response"))
+        for line, row in read_rows(path):
+            check_row(row, path, line)
+            content = _Content(_base(row.get("channel")), query_of(row), repr(row.get("response")))
             told = {key: row.get(key) for key in ("id", "channel")} | {"facts": row.get("facts") or {}}
             known[content].append(told)
     found: dict[_Content, list[Place]] = defaultdict(list)
     for file, line, row in _rows(files, {"truncated"}, Counter()):
         if "facts" not in row and "id" not in row:
-            gold = row.get("labels", row.get("label"))
+            gold = repr(row.get("labels", row.get("label")))
             content = _Content(_base(row.get("channel") or task), query_of(row), gold)
             if content not in known:
                 raise InputError("is the answer to none of the AMT rows given with --rows", [*files][file], line)
@@ -388,10 +391,10 @@ class _Collector:
             channel.excluded["duplicates"] += len(gone)
 
 
-def _base(channel: object) -> object:
+def _base(channel: str | None) -> str | None:
     """The channel in which rows of this one are scored; itself where it is none."""
     try:
-        return scored_as(channel)[0] if isinstance(channel, str) else channel
+        return scored_as(channel)[0] if channel is not None else None
     except InputError:
         return channel
 

@@ -1,0 +1,53 @@
+"""fer.jsonl and eri.jsonl, the records that belong to clips, as `data_prep.fer` and `data_prep.eri` write them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.readers.sample import Sample
+from swift_plugins.files import InputError, read_rows
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records of fer.jsonl or eri.jsonl files by clip id: text, picture, and the folder the picture is relative to.
+
+    text_key: what the text is called there, `caption` or `reason`.
+    """
+
+    text_key: str
+    by_id: dict[str, tuple[str | None, str | None, Path]]
+
+    @classmethod
+    def read(cls, paths: Iterable[Path], text_key: str) -> Records:
+        """`InputError` for a record whose `id` or text is no text (the text may be null), or a repeated id."""
+        by_id: dict[str, tuple[str | None, str | None, Path]] = {}
+        for path in paths:
+            for number, record in read_rows(path):
+                if not isinstance(record.get("id"), str):
+                    raise InputError("has no text under id", path, number)
+                if text_key not in record or not isinstance(record[text_key], str | None):
+                    raise InputError(f"has no text under {text_key}", path, number)
+                if not isinstance(record.get("image"), str | None):
+                    raise InputError("image is not the path of a picture", path, number)
+                if record["id"] in by_id:
+                    raise InputError(f"duplicate id {record['id']}", path, number)
+                by_id[record["id"]] = (record[text_key], record.get("image"), path.parent)
+        return cls(text_key, by_id)
+
+    def of(self, sample: Sample) -> dict[str, str | None] | None:
+        """What a task may know of the clip's record; None where there is none."""
+        found = self.by_id.get(sample.id)
+        return found and {self.text_key: found[0]}
+
+    def image(self, sample: Sample) -> Path | None:
+        """The peak frame of the clip; `InputError` when the record names one that is not there."""
+        _, image, folder = self.by_id.get(sample.id, (None, None, Path()))
+        if not image:
+            return None
+        path = folder / image
+        if not path.is_file():
+            raise InputError(f"the peak frame of {sample.id} is not there", path)
+        return path

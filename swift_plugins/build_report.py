@@ -1,0 +1,39 @@
+"""report.<split>.json of an AMT folder: what other programs read of what `data_prep.build_amt` wrote there."""
+
+from __future__ import annotations
+
+import os
+
+from pydantic import BaseModel, ConfigDict
+
+from swift_plugins.files import read_json, validated
+
+
+class Overlap(BaseModel):
+    """How many utterances of a held-out split stand in the training rows."""
+
+    model_config = ConfigDict(strict=True)
+
+    utterances: int
+    of: int
+
+
+class BuildReport(BaseModel):
+    """What is read of a report; a key that an earlier version did not write is empty.
+
+    media_root: relative to the folder. dialogues: dataset → ids in the owners' order. overlap: dataset of the training
+    rows → `meld:test` → counts.
+    """
+
+    model_config = ConfigDict(strict=True)
+
+    split: str = ""
+    media_root: str | None = None
+    clips: dict | None = None
+    dialogues: dict[str, list[str]] = {}
+    overlap: dict[str, dict[str, Overlap]] | None = None
+
+
+def read_report(path: str | os.PathLike) -> BuildReport:
+    """The report at `path`; `InputError` where it is none."""
+    return validated(BuildReport, read_json(path), path)
