@@ -96,6 +96,11 @@ class Prompts:
         return template.format_map(fields)
 
     @property
+    def own_system(self) -> str | None:
+        """The system turn where it is not the project's own: any other a checkpoint knows itself."""
+        return None if self.system == read_config(DEFAULT, PromptsFile).system else self.system
+
+    @property
     def digest(self) -> str:
         """Names the wording in reports: two builds with the same digest ask the same questions."""
         return hashlib.sha256(repr(sorted(asdict(self).items())).encode()).hexdigest()[:12]

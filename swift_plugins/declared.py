@@ -92,8 +92,12 @@ class Declared(Config):
     def _fits_together(self) -> Declared:
         if (self.source is None) == (self.reader is None):
             raise ValueError("give source (a table or a folder of clips), or reader (meld, mosei, ecf), not both")
-        if self.reader is None and isinstance(self.source, str) and not self.is_folder and "clip" not in self.columns:
+        if self.columns and (self.is_folder or self.reader):
+            raise ValueError("columns are of a table, and there is none")
+        if self.source and not self.is_folder and "clip" not in self.columns:
             raise ValueError("columns: clip is missing: which column names the clip?")
+        if "causes" in self.columns and not self.labels.get("ecpe"):
+            raise ValueError("labels.ecpe is missing: which of the emotions have causes?")
         for role, task in LABELLED.items():
             here = role in self.columns or (role == "emotion" and self.is_folder)
             if here and not self.labels.get(task):
@@ -114,8 +118,8 @@ class Declared(Config):
 
     @property
     def is_folder(self) -> bool:
-        """Whether the source is a folder of clips, whose sub-folders are the labels."""
-        return isinstance(self.source, str) and (self.source.endswith("/") or (self.home / self.source).is_dir())
+        """Whether the source is a folder of clips (its name ends with /), whose sub-folders are the labels."""
+        return isinstance(self.source, str) and self.source.endswith("/")
 
     @property
     def home(self) -> Path:

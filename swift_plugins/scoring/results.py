@@ -408,7 +408,10 @@ def scored_as(channel: str) -> tuple[str, str]:
         raise InputError(str(error)) from None
     task = TASKS[key]
     if task.labels and dataset not in task.labels:
-        raise InputError(f"no label set of {key} for dataset {dataset!r}: it is one of {', '.join(task.labels)}")
+        raise InputError(
+            f"no label set of {key} for dataset {dataset!r}: it is one of {', '.join(task.labels)}; AMT_EXTENSIONS=FILE "
+            "names the file of a dataset of your own, --labels FILE the labels of any other rows"
+        )
     part, mark = task.parts.get(part, (part, ""))
     return ".".join(filter(None, (dataset, key, part))), mark
 
