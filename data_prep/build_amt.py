@@ -22,6 +22,7 @@ from data_prep.doctor import leakage
 from data_prep.eri import review as eri_review
 from data_prep.readers import READERS, SPLITS, media, own, published, tasks_of
 from data_prep.readers.sample import Fault, Sample, SplitAbsent, conversation_id
+from swift_plugins.declared import DATASETS
 from swift_plugins.files import AtomicFiles, InputError, is_text, read_json, read_rows, run_cli
 from swift_plugins.options import option, parse
 from swift_plugins.tasks import TASKS, LeftOut, split_channel
@@ -86,7 +87,8 @@ class Options:
             "meld": {"known_bad": self.known_bad or self.missing_media},
             "mosei": {"ties": self.mosei_ties, "all_zero": self.mosei_all_zero},
         }
-        return options.get(dataset, {})
+        own = DATASETS.get(dataset)
+        return options.get(own.reader or "" if own else dataset, {})
 
 
 @dataclass(frozen=True)

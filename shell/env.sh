@@ -100,7 +100,8 @@ training_flags() {
         FLAGS+=(--resume_from_checkpoint "$last")
     fi
     # Rows that were built with another system turn carry it; a server must know it from the checkpoint's arguments.
-    system="$(python -c 'from swift_plugins import mixture as m; print(m.system_turn(m.data_root(), "train") or "")')"
+    system="$(python -c 'from swift_plugins import files, mixture as m
+files.run_cli(lambda: print(m.system_turn(m.data_root(), "train") or ""))')"
     [ -z "$system" ] || FLAGS+=(--system "$system")
     if [ -n "${DEEPSPEED:-}" ]; then
         [[ "$DEEPSPEED" =~ ^zero[23]$ ]] || [ -f "$DEEPSPEED" ] || fail "DEEPSPEED=$DEEPSPEED is not zero2, zero3 or a file"

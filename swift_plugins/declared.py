@@ -46,7 +46,7 @@ class Rule(Config):
 
 
 class Declared(Config):
-    """One dataset, as its YAML file declares it; configs/datasets/README.md says what each key means."""
+    """One dataset, as its YAML file declares it; docs/own-data.md says what each key means."""
 
     name: str = ""
     root: str = "."

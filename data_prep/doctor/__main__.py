@@ -39,8 +39,8 @@ class Options:
         (),
         action="append",
         metavar="FILE|DIR",
-        help="a dataset of your own (docs/own-data.md): its YAML file, or its name; with --tokens: the folder of AMT rows "
-        "(default: AMT_DATA)",
+        help="a dataset of your own (docs/own-data.md): its YAML file, or its name; with --tokens: the folder of AMT "
+        "rows (default: AMT_DATA)",
     )
     root: Path | None = option(None, metavar="DIR", help="folder of the data of --data, where its file does not say")
     config: str = option("emoverse-4b", group=LENGTHS, help="a folder of configs/, or your own")
@@ -60,7 +60,9 @@ class Options:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Examine what the command line names, print, write; 1 when something breaks results."""
-    fields = [(name, Path | None, option(None, metavar="DIR", help=f"folder of {name.upper()}")) for name in published()]
+    fields = [
+        (name, Path | None, option(None, metavar="DIR", help=f"folder of {name.upper()}")) for name in published()
+    ]
     options_and_folders = make_dataclass("DoctorOptions", fields, bases=(Options,), frozen=True)
     options: Any = parse(options_and_folders, __doc__, "python -m data_prep.doctor", argv)
     if options.tokens:
@@ -71,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     folders |= own(options.data, options.root)
     if not folders:
         raise InputError(
-            f"give at least one of {', '.join(f'--{name}' for name in published())}, --data FILE, or --tokens MODEL --data DIR"
+            f"give at least one of {', '.join(f'--{name}' for name in published())}, --data FILE, "
+            "or --tokens MODEL --data DIR"
         )
     if options.jobs < 1:
         raise InputError("--jobs is 1 or more")

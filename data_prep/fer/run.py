@@ -59,7 +59,9 @@ FIRST = 8  # clips that are tried before all others: where one fault hits every 
 class FerOptions:
     """The command line of `python -m data_prep.fer`."""
 
-    dataset: str = option(help="whose reader finds clips and labels; of your own (docs/own-data.md): its file or its name")
+    dataset: str = option(
+        help="whose reader finds clips and labels; of your own (docs/own-data.md): its file or its name"
+    )
     out: Path = option(help="output folder; on a shared disk with --backend ray")
     root: Path | None = option(None, help="folder of the dataset (annotations and clips); your own file may name it")
     openface: Path | None = option(None, metavar="DIR", help="folder of OpenFace's programs ($OPENFACE_DIR)")

@@ -64,23 +64,24 @@ class DeclaredReader:
         found = {"msa": "msa" in self.declared.labels, "mer": mer, "fer": True, "eri": mer, "ecpe": "causes" in columns}
         return tuple(task for task, there in found.items() if there)
 
-    def read(self, root: Path, split: str, faults: list[Fault]) -> Iterator[Sample]:
+    def read(self, root: Path, split: str, faults: list[Fault], **options: Any) -> Iterator[Sample]:
         """Yield the clips of a split in the order of the table.
 
         A label is written as the file's `labels` write it, in lower case. Ids are `<name>/<split>/<clip>`, and
         `<name>/<split>/<dialogue>_utt<turn>` where there are dialogues. Raises `SplitAbsent` for a folder without the
         table, `InputError` for a missing column, an unknown label or split, a clip that is named twice, a path that
         leads out of the folder, a cause that is no line of its dialogue, and a split rule that leaves a split empty.
+        `options` are those of the reader whose dataset this is under other words.
         """
         if split not in SPLITS:
             raise InputError(f"{self.declared.name} has no split {split!r} (train, dev or test)")
         if self.declared.reader:
-            yield from self._renamed(Path(root), split, faults)
+            yield from self._renamed(Path(root), split, faults, options)
             return
         rows = self._rows(Path(root))
         _refuse_twice(rows)
         if not any(row.split for row in rows):
-            rows = _by_rule(rows, self.declared)
+            rows = by_rule(rows, self.declared)
         faults += _shared_speakers(rows, self.declared.name)
         rows = [row for row in rows if row.split == split]
         if not rows:
@@ -97,9 +98,7 @@ class DeclaredReader:
 
     def _samples(self, rows: list[Row], split: str, faults: list[Fault]) -> Iterator[Sample]:
         ids = {id(row): f"{self.declared.name}/{split}/{_name(row)}" for row in rows}
-        texts = {
-            id(row): "" if row.text is None else transcript(row.text, ids[id(row)], faults) for row in rows
-        }
+        texts = {id(row): "" if row.text is None else transcript(row.text, ids[id(row)], faults) for row in rows}
         dialogues: dict[str, list[Utterance]] = defaultdict(list)
         for row in rows:
             if row.dialogue and row.turn is not None:
@@ -214,7 +213,9 @@ class DeclaredReader:
         if PurePosixPath(name).is_absolute() and Path(name).is_relative_to(root.resolve()):
             name = Path(name).relative_to(root.resolve()).as_posix()
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise InputError(f"clip {name} is not in the data's folder {root} (root of the file, or --root)", path, line)
+            raise InputError(
+                f"clip {name} is not in the data's folder {root} (root of the file, or --root)", path, line
+            )
         return name
 
     def _folder(self, root: Path) -> list[Row]:
@@ -234,20 +235,30 @@ class DeclaredReader:
             emotion = self._label("emotion", parts[1 if split else 0], path, 1)
             video = path.relative_to(root).as_posix()
             clip = path.relative_to(top).as_posix()
-            rows.append(
-                Row(path, 1, clip, video, split or "", None, "", "", None, emotion, None, None)
-            )
+            rows.append(Row(path, 1, clip, video, split or "", None, "", "", None, emotion, None, None))
         return rows
 
-    def _renamed(self, root: Path, split: str, faults: list[Fault]) -> Iterator[Sample]:
-        """The samples of another reader, under this name and these label words."""
-        from data_prep.readers import READERS  # which holds this one, too
+    def _original(self) -> Any:
+        """The reader whose samples get other label words; None where there is a table."""
+        from data_prep.readers import READERS, published  # which hold this one, too
 
-        reader, name = READERS.get(str(self.declared.reader)), self.declared.name
-        if reader is None or isinstance(reader, DeclaredReader):
-            raise InputError(f"reader: {self.declared.reader} is no dataset of the project", self.declared.path)
+        if self.declared.reader is None:
+            return None
+        if self.declared.reader not in published():
+            known = ", ".join(published())
+            raise InputError(f"reader: {self.declared.reader} is not one of {known}", self.declared.path)
+        return READERS[self.declared.reader]
+
+    def known_bad_clips(self, split: str) -> dict[str, str]:
+        """Sample id → path of a clip that is bad in the release of the dataset that is read."""
+        found = getattr(self._original(), "known_bad_clips", lambda split: {})(split)
+        return {f"{self.declared.name}/{clip.partition('/')[2]}": path for clip, path in found.items()}
+
+    def _renamed(self, root: Path, split: str, faults: list[Fault], options: dict) -> Iterator[Sample]:
+        """The samples of another reader, under this name and these label words."""
+        reader, name = self._original(), self.declared.name
         where = Path(self.declared.path)
-        for sample in reader.read(root, split, faults):
+        for sample in reader.read(root, split, faults, **options):
             emotion, sentiment = (
                 self._label(role, value, where, 1) if value and LABELLED[role] in self.declared.labels else value
                 for role, value in (("emotion", sample.emotion), ("sentiment", sample.sentiment))
@@ -291,7 +302,7 @@ def _refuse_twice(rows: Iterable[Row]) -> None:
     seen: dict[tuple[str, str], Row] = {}
     for row in rows:
         video = None if row.dialogue else row.video  # several lines of a dialogue may be seen in one clip
-        for key in filter(None, ((row.split, _name(row)), video and ("", video))):
+        for key in [(row.split, _name(row))] + ([("", video)] if video else []):
             if first := seen.get(key):
                 before = f"line {first.line}" if first.file == row.file else f"{first.file}:{first.line}"
                 raise InputError(f"{key[1]} is named twice (first in {before})", row.file, row.line)
@@ -313,7 +324,7 @@ def _shared_speakers(rows: Iterable[Row], name: str) -> list[Fault]:
 # Splits
 
 
-def _by_rule(rows: list[Row], declared: Declared) -> list[Row]:
+def by_rule(rows: list[Row], declared: Declared) -> list[Row]:
     """The rows with their splits: groups of rows in the order of a keyed hash go to test, then to dev, until those have
     their share of the clips; the others train. A group never stands in two splits.
 

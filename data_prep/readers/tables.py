@@ -35,13 +35,16 @@ def read_table(
 
     Not pandas: it drops the line numbers that a fault is told by, fills up short rows and guesses types of ids. Bytes
     that are not UTF-8 come back as lone surrogates, for `transcript` to repair where the cell is a text; a faulty cell
-    in a column that nobody reads does no harm. Another encoding than UTF-8 is taken at its word. Raises `InputError` for a missing file or column, a column that is
-    there twice, a row with too few or too many cells, an unclosed quote, and a table without rows.
+    in a column that nobody reads does no harm. Another encoding than UTF-8 is taken at its word. Raises `InputError`
+    for a missing file or column, a column that is there twice, a row with too few or too many cells, an unclosed quote,
+    and a table without rows.
     """
     # newline="" and not splitlines(): U+0085 stands for an ellipsis in MELD and must not end a line.
     utf8 = encoding == "utf-8"
     try:
-        file = path.open(encoding="utf-8-sig" if utf8 else encoding, errors="surrogateescape" if utf8 else "strict", newline="")
+        file = path.open(
+            encoding="utf-8-sig" if utf8 else encoding, errors="surrogateescape" if utf8 else "strict", newline=""
+        )
     except LookupError:
         raise InputError(f"there is no encoding {encoding!r}", path) from None
     except FileNotFoundError:
@@ -77,8 +80,8 @@ def read_table(
 def read_records(
     path: Path, columns: Collection[str], delimiter: str | None = None, encoding: str = "utf-8"
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line, row) of a table by its suffix: `.json` (a list of objects; its number stands for the line), `.jsonl`,
-    `.tsv`, else CSV. Cells of JSON keep their types. Raises as `read_table`.
+    """Yield (line, row) of a table by its suffix: `.json` (a list of objects; the number of one stands for the line),
+    `.jsonl`, `.tsv`, else CSV. Cells of JSON keep their types. Raises as `read_table`.
     """
     if path.suffix not in (".json", ".jsonl"):
         yield from read_table(path, columns, delimiter or ("\t" if path.suffix == ".tsv" else ","), encoding)

@@ -27,9 +27,7 @@ def _pair_pattern(emotions: tuple[str, ...]) -> re.Pattern:
 def _lenient_pattern(emotions: tuple[str, ...]) -> re.Pattern:
     names = "|".join(map(re.escape, emotions))
     case = "ai" if names.isascii() else "i"  # without ASCII, ignoring case also takes "ſ" for "s"
-    return re.compile(
-        rf"(?<![0-9])([0-9]{{1,6}})\s*_\s*((?{case}:{names}))[\s\"'“”‘’,，]+([0-9]{{1,6}})(?![0-9])"
-    )
+    return re.compile(rf"(?<![0-9])([0-9]{{1,6}})\s*_\s*((?{case}:{names}))[\s\"'“”‘’,，]+([0-9]{{1,6}})(?![0-9])")
 
 
 class Target(NamedTuple):
@@ -100,7 +98,9 @@ class Ecpe(Task):
         if not isinstance(response, str):
             return None
         answer = response.strip()
-        matches = [_pair_pattern(self.emotions(dataset)).fullmatch(piece) for piece in answer.split(";")] if answer else []
+        matches = (
+            [_pair_pattern(self.emotions(dataset)).fullmatch(piece) for piece in answer.split(";")] if answer else []
+        )
         return None if None in matches else tuple(_pair(match) for match in matches if match)
 
     def lenient(self, response: object, dataset: str) -> tuple[Pair, ...] | None:
@@ -149,7 +149,11 @@ class Ecpe(Task):
     def score_official(self, dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Figures:
         """Pieces of text against pieces of text, row by row, rows with an empty gold left out."""
         pieces = [self.target(gold, dataset).split(";") if gold else () for gold in golds]
-        return {"paper": metrics.set_scores(metrics.paper_pair_counts(pieces, predictions, _emotion_of), self.emotions(dataset))}
+        return {
+            "paper": metrics.set_scores(
+                metrics.paper_pair_counts(pieces, predictions, _emotion_of), self.emotions(dataset)
+            )
+        }
 
     def protocols_of(self, part: str) -> tuple[str, ...]:
         """With predicted emotions only semeval: the paper's protocol does not see what is predicted for nothing."""

@@ -194,7 +194,12 @@ class Task:
 
 
 class LabelTask(Task):
-    """A task whose answer is one label of a closed set: `Surprise.`"""
+    """A task whose answer is one label of a closed set: `Surprise.`
+
+    plain: datasets whose rows were not built here, and may write a label without the full stop.
+    """
+
+    plain: set[str] = set()
 
     def target(self, gold: Any, dataset: str) -> str:
         for label in self.labels_of(dataset):
@@ -206,7 +211,9 @@ class LabelTask(Task):
         if not isinstance(response, str):
             return None
         answer = response.strip()
-        return next((label.lower() for label in self.labels_of(dataset) if answer == f"{label}."), None)
+        exact = ("{}.", "{}") if dataset in self.plain else ("{}.",)
+        labels = self.labels_of(dataset)
+        return next((label.lower() for label in labels if answer in [form.format(label) for form in exact]), None)
 
     def lenient(self, response: object, dataset: str) -> str | None:
         return label_in(response, self.labels_of(dataset))
