@@ -17,6 +17,7 @@ from swift_plugins.files import CONFIGS
 
 MODULES = {
     "build-amt": "data_prep.build_amt",
+    "new-dataset": "data_prep.new_dataset",
     "fer": "data_prep.fer",
     "eri": "data_prep.eri",
     "doctor": "data_prep.doctor",

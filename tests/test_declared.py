@@ -23,13 +23,19 @@ CONTENT = {
     "labels": {"mer": ["Glad", "Glad tears", "不开心"]},
     "values": {"emotion": {"happy": "Glad", "other": None, 7: "不开心"}},
 }
-TABLE = "clip,text,label,split\na,Hello.,glad,train\nb,Hi.,Glad tears,train\nc,Hm.,不开心,val\nd,Oh.,happy,test\ne,,other,test\n"
+TABLE = """clip,text,label,split
+a,Hello.,glad,train
+b,Hi.,Glad tears,train
+c,Hm.,不开心,val
+d,Oh.,happy,test
+e,,other,test
+"""
 
 
-def reader(folder: Path, table: str | bytes = TABLE, name: str = "labels.csv", **changes) -> DeclaredReader:
+def reader(folder: Path, table: str | bytes = TABLE, file: str = "labels.csv", **changes) -> DeclaredReader:
     """The reader of a dataset in `folder`; a change to None leaves the key out."""
-    (folder / name).write_bytes(table.encode() if isinstance(table, str) else table)
-    content = {key: value for key, value in (CONTENT | {"source": name} | changes).items() if value is not None}
+    (folder / file).write_bytes(table.encode() if isinstance(table, str) else table)
+    content = {key: value for key, value in (CONTENT | {"source": file} | changes).items() if value is not None}
     (folder / "mine.yaml").write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
     declared = read_config(folder / "mine.yaml", Declared)
     return DeclaredReader(declared.model_copy(update={"name": "mine", "path": str(folder / "mine.yaml")}))
@@ -73,11 +79,11 @@ def test_every_form_of_table_says_the_same(tmp_path, name, table, changes):
 def test_a_table_for_each_split_and_numbers_as_labels(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"clip": 1, "label": 7}\n{"clip": 2.0, "label": null}\n')
     columns = {"clip": "clip", "emotion": "label"}
-    one = reader(tmp_path, "clip,label\n1,glad\n", source={"train": "a.jsonl", "test": "labels.csv"}, columns=columns)
+    one = reader(tmp_path, "clip,label\n3,glad\n", source={"train": "a.jsonl", "test": "labels.csv"}, columns=columns)
     assert [(s.id, s.emotion) for s in samples(one)] == [
         ("mine/train/1", "不开心"),
         ("mine/train/2", None),
-        ("mine/test/1", "glad"),
+        ("mine/test/3", "glad"),
     ]
 
 
@@ -115,7 +121,7 @@ def test_a_faulty_table(tmp_path, old, new, message):
 
 
 def test_a_table_of_another_encoding_and_a_row_of_json_that_lacks_a_key(tmp_path):
-    with pytest.raises(InputError, match="not one of Glad"):
+    with pytest.raises(InputError, match="csv:4: is not UTF-8; `encoding` in "):
         samples(reader(tmp_path, TABLE.encode("gb18030")))
     with pytest.raises(InputError, match=r"labels.jsonl:2: has no label \(its keys: clip"):
         samples(
@@ -264,8 +270,8 @@ def test_what_is_wrong_ends_in_one_line_and_writes_nothing(dialogues, project, t
     for number, (content, message) in enumerate(cases):
         file = dialogues / f"bad{number}.yaml"
         file.write_text(yaml.safe_dump(content))
-        for given, known in (((file,), {}), ((content.get("name", f"bad{number}"),), {"AMT_EXTENSIONS": str(file)})):
-            done = project(*build, "--data", *given, **known)
+        for name, known in ((file, {}), (content.get("name", f"bad{number}"), {"AMT_EXTENSIONS": str(file)})):
+            done = project(*build, "--data", name, **known)
             assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
             assert message in done.stderr or (known and "no such dataset" in done.stderr), done.stderr
             assert not (tmp_path / "amt").exists()
@@ -279,11 +285,40 @@ def test_what_is_wrong_ends_in_one_line_and_writes_nothing(dialogues, project, t
     assert done.stderr.count("\n") == 1
 
 
+def test_rows_from_elsewhere_are_scored_by_a_file_of_labels(project, tmp_path):
+    answers = [("Glad.", "Glad"), ("难过", "难过。"), ("Very glad", "I am glad"), ("难过", "不难过")]  # gold, response
+    rows = [{"response": r, "labels": g, "channel": "faces", "query": f"{i}?"} for i, (g, r) in enumerate(answers)]
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    labels = tmp_path / "labels.yaml"
+
+    def score(text: str, *more: str):
+        labels.write_text(text, encoding="utf-8")
+        return project(ROOT / "compute_result.py", tmp_path / "r.jsonl", "--labels", labels, *more)
+
+    done = score("mine.mer: [Glad, 难过]\n", "--json", str(tmp_path / "s.json"))
+    assert done.returncode == 0, done.stderr
+    block = json.loads((tmp_path / "s.json").read_text())["mine.mer"]
+    assert (block["n"], block["unparsed"], block["unparsed_lenient"], block["lenient"]["accuracy"]) == (4, 3, 1, 0.75)
+    several = "mine.mer: [Glad, 难过]\nmine.msa: [Good, Bad]\n"
+    assert "mine.mer: n 4" in score(several, "--task", "mine.mer").stdout
+    for text, message in (
+        (several, "'faces' is not a channel"),
+        ("mine.mer: [Glad, Sad]\n", "r.jsonl:2: gold answer '难过' is not one of mine.mer"),
+        ("mine.mer: [Glad]\n", "labels.yaml: mine.mer: a label set has two labels or more"),
+        ("mine.eri: [Glad, Sad]\n", "mine.eri: answers of eri are no labels"),
+        ("mer: [Glad, Sad]\n", "'mer' is not a channel"),
+        ("- Glad\n", "labels.yaml: "),
+        ("labels: {mer: [Glad, Sad]}\n", "give source"),
+    ):
+        done = score(text)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1) and message in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize(
     ("table", "told"),
     [
         (
-            "Video ID;Utterance;Speaker;Emotion;Sentiment;note\nx;Hi;A;Happy;pos;1\ny;Ho;B;sad;neg;2\nz;He;C;happy;pos;3\n",
+            "Video ID;Utterance;Speaker;Emotion;Sentiment\nx;Hi;A;Happy;pos\ny;Ho;B;sad;neg\nz;He;C;happy;pos\n",
             {
                 "source": "labels.csv",
                 "delimiter": ";",
@@ -297,7 +332,7 @@ def test_what_is_wrong_ends_in_one_line_and_writes_nothing(dialogues, project, t
                 "clips": "videos/{clip}.mp4",
                 "labels": {"mer": ["Happy", "sad"], "msa": ["pos", "neg"]},
                 "emotion_aus": {"Happy": "happy", "sad": "sad"},
-                "split": {"by": "speaker", "dev": 0.1, "test": 0.2},
+                "split": {"by": "clip", "dev": 0.1, "test": 0.2},
             },
         ),
         (
@@ -324,7 +359,8 @@ def test_new_dataset_writes_what_it_guesses(tmp_path, project, table, told):
     written = yaml.safe_load((tmp_path / "own.yaml").read_text(encoding="utf-8"))
     assert written == {"root": "."} | told
     assert f"# 1 of {table.count(chr(10)) - 1} clips are there under this name." in done.stdout
-    if "split" in told:  # three speakers cannot fill three splits at these shares: it says so, in one line
+    if "split" in told:  # three clips cannot fill three splits at these shares: it says so, in one line
+        assert "# By speaker, no clip would be left for some split." in done.stdout
         assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "leaves no clip for" in done.stderr
     else:
         assert done.returncode == 0 and "train 1, dev 1, test 0" in done.stdout

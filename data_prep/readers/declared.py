@@ -146,6 +146,9 @@ class DeclaredReader:
         return rows
 
     def _row(self, cells: dict[str, Any], split: str, turns: Counter, root: Path, path: Path, line: int) -> Row:
+        if any("\udc80" <= char <= "\udcff" for value in cells.values() if isinstance(value, str) for char in value):
+            reason = f"is not UTF-8; `encoding` in {self.declared.path} says what it is (gb18030, cp1252, …)"
+            raise InputError(reason, path, line)
         words = {role: _cell(value) for role, value in cells.items() if role not in ("transcript", "causes")}
         split = split or self._split(words, path, line)
         dialogue, turn = words.get("dialogue", ""), None
