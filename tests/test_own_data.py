@@ -94,7 +94,21 @@ def test_the_tutorial_from_a_table_to_scores(checkout, bash):
     assert {row["response"] for part in built.values() for row in part} == {f"{label}." for label in LABELS}
     assert sum(1 for _ in read_rows(amt / "mine.fer.train.jsonl")) > 10
 
-    printed = bash(train)
+    # The same rows with a system turn of one's own, which training and inference are to see.
+    (checkout / "own.yaml").write_text("system: 你是情绪专家。\n", encoding="utf-8")
+    bash("\n".join(rows.splitlines()[1:]).replace("--out", "--prompts own.yaml --out"))
+    assert all("专家" not in path.read_text(encoding="utf-8") for path in amt.glob("*.*.*.jsonl"))
+
+    printed = bash("exec 2>&1", train)
+    for part in printed.split("default_system: ")[1:]:  # of training and of inference, from the checkpoint's arguments
+        assert part.startswith("'你是情绪专家。'")
+    (arguments,) = (checkout / "output" / "mine" / "stage1").glob("checkpoint-*/args.json")
+    assert json.loads(arguments.read_text(encoding="utf-8"))["system"] == "你是情绪专家。"
+    answered = [row for _, row in read_rows(checkout / "output" / "mine" / "stage1.test.jsonl")]
+    assert {(row["messages"][0]["role"], row["messages"][0]["content"]) for row in answered} == {
+        ("system", "你是情绪专家。")
+    }
+    assert printed.count("default_system: ") >= 2
     assert "mine.mer: n 10" in printed and "mine.fer: n" in printed
     scores = json.loads((checkout / "output" / "mine" / "stage1.test.scores.json").read_text(encoding="utf-8"))
     assert set(scores["mine.mer"]["per_class"]["strict"]) == set(LABELS)
@@ -102,25 +116,6 @@ def test_the_tutorial_from_a_table_to_scores(checkout, bash):
     assert "95 % (strict)" in bash(score.splitlines()[0])
     asked = bash(score.splitlines()[1])
     assert all(f"{label} " in asked for label in LABELS) and "mine.mer" in asked
-
-    # A system turn of one's own: in the rows that are trained on and asked, and in the checkpoint's arguments.
-    (checkout / "own.yaml").write_text("system: 你是情绪专家。\n", encoding="utf-8")
-    turn = "\n".join(rows.splitlines()[1:]).replace("--out output/mine/amt", "--out output/turn/amt --prompts own.yaml")
-    bash(turn)
-    assert "专家" not in (checkout / "output" / "turn" / "amt" / "mine.mer.test.jsonl").read_text(encoding="utf-8")
-    short = train.replace("mine/amt OUTPUT=output/mine", "turn/amt OUTPUT=output/turn").replace(
-        "MIXTURE=mine", "MIXTURE=mine.mer"
-    )
-    ask = "bash shell/test.sh --max_new_tokens 2 --val_dataset amt:mine.mer.dev plain.jsonl"
-    plain = {"query": "?", "response": "开心.", "channel": "mine.mer"}
-    (checkout / "plain.jsonl").write_text(json.dumps(plain) + "\n", encoding="utf-8")
-    printed = bash(short.replace("bash shell/test.sh", ask))
-    (arguments,) = (checkout / "output" / "turn" / "stage1").glob("checkpoint-*/args.json")
-    assert json.loads(arguments.read_text(encoding="utf-8"))["system"] == "你是情绪专家。"
-    asked = [row["messages"] for _, row in read_rows(checkout / "output" / "turn" / "stage1.test.jsonl")]
-    assert [turns[0]["role"] for turns in asked] == ["system"] * 5 + ["user"]
-    assert asked[0][0]["content"] == "你是情绪专家。"
-    assert "default_system: '你是情绪专家。'" in printed, "what any other request to the checkpoint begins with"
 
     # Rows of somebody else: no channel, no id, no full stop.
     answers = [("开心", "开心"), ("难过", "我觉得是难过。"), ("生气", "他不生气"), ("平静", "惊讶")]
