@@ -17,13 +17,13 @@ from swift_plugins.files import CONFIGS
 
 MODULES = {
     "build-amt": "data_prep.build_amt",
-    "new-dataset": "data_prep.new_dataset",
     "fer": "data_prep.fer",
     "eri": "data_prep.eri",
     "doctor": "data_prep.doctor",
     "peak-frame": "data_prep.peak_frame",
     "mixture": "swift_plugins.mixture",
     "score": "compute_result",
+    "new-dataset": "data_prep.new_dataset",
 }
 SCRIPTS = {
     "first-stage": "first_stage.sh",
