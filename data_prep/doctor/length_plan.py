@@ -201,7 +201,7 @@ def _folders(options: Options, model: Path) -> tuple[Path, Path]:
         raise InputError("is not a model folder: it holds no config.json", model)
     if not config.is_dir():
         raise InputError("is neither a folder of configs/ nor a folder", options.config)
-    data = mixture.data_root(next(iter(options.data), None))
+    data = mixture.data_root(options.data[-1] if options.data else None)
     if not data.is_dir():
         raise InputError("no such folder of AMT rows (python -m data_prep.build_amt makes it)", data)
     return config, data

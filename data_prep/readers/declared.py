@@ -254,7 +254,7 @@ class DeclaredReader:
 
     def known_bad_clips(self, split: str) -> dict[str, str]:
         """Sample id → path of a clip that is bad in the release of the dataset that is read."""
-        found = getattr(self._original(), "known_bad_clips", lambda split: {})(split)
+        found: dict[str, str] = getattr(self._original(), "known_bad_clips", lambda split: {})(split)
         return {f"{self.declared.name}/{clip.partition('/')[2]}": path for clip, path in found.items()}
 
     def _renamed(self, root: Path, split: str, faults: list[Fault], options: dict) -> Iterator[Sample]:
