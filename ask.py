@@ -12,7 +12,6 @@ has a probability among them; a server tells none, and its answer is read as it 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -20,8 +19,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from swift_plugins.files import ROOT, InputError, atomic_open, run_cli
+from swift_plugins.files import ROOT, InputError, run_cli, write_json
 from swift_plugins.options import option, parse
 
 BAR = 24  # characters of a probability of 1
@@ -102,17 +102,12 @@ def main() -> int:
         raise InputError(f"is one clip's table, and there are {len(clips)} clips: give the folder", options.csv)
     wanted = channels(askable() if "all" in options.task else options.task, options.dataset)
     wording = prompts.load(options.prompts)
-    # A terminal sees what takes so long; the rest of the program prints answers only.
-    from app.engine import newest_checkpoint, open_model
+    from app.engine import newest_checkpoint
 
     checkpoint = options.checkpoint or newest_checkpoint(Path(os.environ.get("OUTPUT_ROOT", ROOT / "output")))
     if checkpoint is not None and not checkpoint.is_dir():
         raise InputError("no such folder", checkpoint)
-    start = time.perf_counter()
-    print("loading the model …", file=sys.stderr, flush=True)
-    model = open_model(checkpoint, options.model, options.server)
-    opened = time.perf_counter() - start
-    print(f"{model.name}, loaded in {opened:.1f} s", file=sys.stderr, flush=True)
+    model = Opener(checkpoint, options.model, options.server)
     with tempfile.TemporaryDirectory() as scratch:
         records, pages = [], []
         for number, path in enumerate(clips):
@@ -121,8 +116,8 @@ def main() -> int:
             pages.append(page)
             print("\n".join(lines(record)), flush=True)
         if options.json:
-            with atomic_open(options.json) as file:
-                json.dump({"model": model.name, "load_seconds": round(opened, 2), "clips": records}, file, indent=2)
+            answers = {"model": model.name, "load_seconds": round(model.seconds, 2), "clips": records}
+            write_json(options.json, answers)
         if options.html:
             from app.page import write_page
 
@@ -131,7 +126,33 @@ def main() -> int:
     return 2 if any("error" in record for record in records) else 0
 
 
-def _one(options: Options, path: Path, text: str, model, wanted: dict, wording, scratch: Path) -> tuple[dict, list]:
+class Opener:
+    """Opens the model when the first clip that can be shown needs it, and says so: it is what takes long."""
+
+    def __init__(self, *where: Any):
+        self.where, self.model, self.seconds = where, None, 0.0
+
+    @property
+    def name(self) -> str:
+        """What is asked; "" where nothing was."""
+        return self.model.name if self.model else ""
+
+    def __call__(self) -> Any:
+        """The model."""
+        if self.model is None:
+            from app.engine import open_model
+
+            start = time.perf_counter()
+            print("loading the model …", file=sys.stderr, flush=True)
+            self.model = open_model(*self.where)
+            self.seconds = time.perf_counter() - start
+            print(f"{self.model.name}, loaded in {self.seconds:.1f} s", file=sys.stderr, flush=True)
+        return self.model
+
+
+def _one(
+    options: Options, path: Path, text: str, model: Opener, wanted: dict, wording, scratch: Path
+) -> tuple[dict, list]:
     """The record of one clip, and the pictures for its page."""
     from app.asking import ask
     from app.clips import Clip, look
@@ -145,7 +166,7 @@ def _one(options: Options, path: Path, text: str, model, wanted: dict, wording, 
     except InputError as error:
         return record | {"error": str(error)}, []
     record |= {"frames": seen.frames, "duration": seen.seconds, "peak": seen.as_json()}
-    record["tasks"] = {key: ask(model, channel, clip, seen, wording).as_json() for key, channel in wanted.items()}
+    record["tasks"] = {key: ask(model(), channel, clip, seen, wording).as_json() for key, channel in wanted.items()}
     record["seconds"] = round(time.perf_counter() - start, 3)
     return record, seen.shown()
 

@@ -42,6 +42,9 @@ class Options:
     compare: str | None = option(
         None, metavar="NAME", help="put published figures beside, such as emoverse-4b (configs/published.yaml)"
     )
+    against: tuple[Path, ...] = option(
+        (), metavar="FILE", help="results of another system on the same rows: paired bootstrap, McNemar's test"
+    )
     before: tuple[Path, ...] = option((), metavar="FILE", help="results to compare with: what changed")
     exclude: tuple[str, ...] = option(
         (),
@@ -143,6 +146,20 @@ def print_changes(blocks: dict, before: dict) -> None:
     print()
 
 
+def print_against(args: Options, channels: dict[str, Channel], blocks: dict[str, dict]) -> None:
+    """Each channel beside that of another system: `block["against"]`, and its lines."""
+    from swift_plugins.scoring import paired
+
+    others = read_results(args.against, args.task, args.exclude, args.rows)
+    if not channels.keys() & others.keys():
+        raise InputError(f"holds none of {', '.join(channels)}", args.against[0])
+    for name in sorted(channels.keys() & others.keys()):
+        blocks[name]["against"] = paired.compare(channels[name], others[name], args.bootstrap or 1000)
+        print("\n".join(paired.lines(name, blocks[name]["against"])), end="\n\n")
+    for name in sorted(channels.keys() ^ others.keys()):
+        print(f"{name}: only in {'ours' if name in channels else 'theirs'}\n")
+
+
 class Published(RootModel[dict[str, dict[str, dict[str, float | dict[str, float]]]]]):
     """configs/published.yaml: name → channel → figure → per cent, or protocol → figure → per cent; `n` is a size."""
 
@@ -226,6 +243,8 @@ def main() -> int:
         print("\n".join(describe(channels[name], block)), end="\n\n")
     if before:
         print_changes(blocks, before)
+    if args.against:
+        print_against(args, channels, blocks)
     if args.semeval_submission:
         pairs = [channel for channel in channels.values() if "semeval" in channel.task.protocols]
         if len(pairs) != 1:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The whole method on a synthetic dataset, from raw folders to scores: minutes on two cores, no download.
-#   OUTPUT  where everything goes (default output/demo); run again after a kill, it goes on where it was
+#   OUTPUT     where everything goes (default output/demo); run again after a kill, it goes on where it was
+#   VERBOSE=1  everything that the steps print; else it goes to OUTPUT/logs
 CONFIG=demo
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 # On a few cores, threads that wait for each other cost more than they bring to a model this small.
@@ -8,42 +9,92 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 export CONFIG OUTPUT MODEL="$CONFIGS/demo/checkpoint" DATA="$OUTPUT/amt" RESUME=1
 export LOG_LEVEL="${LOG_LEVEL:-WARNING}" # of ms-swift, which else prints every layer of the model
 raw="$OUTPUT/raw"
-say() { printf '\n=== %s (%d s) ===\n' "$*" "$SECONDS"; }
+datasets=(--meld "$raw/meld" --mosei "$raw/mosei" --ecf "$raw/ecf")
+number=0 child=
+mkdir -p "$OUTPUT/logs"
+trap '[ -z "$child" ] || kill "$child" 2>/dev/null || true' EXIT
 
-say "1. Generate a synthetic dataset: clips, transcripts, dialogues with causes, Action Units"
-if [ ! -d "$raw" ]; then
-    rm -rf "$raw.part"
-    python -m data_prep.demo --out "$raw.part"
-    mv "$raw.part" "$raw"
-fi
-
-say "2. FER: peak frames and captions from the Action Units"
-for dataset in mosei meld; do
-    [ -f "$raw/$dataset/fer.jsonl" ] || python -m data_prep.fer --dataset "$dataset" --root "$raw/$dataset" --resume \
-        --csv "$raw/$dataset/openface" --out "$raw/$dataset" --split train dev test
-done
-
-say "3. AMT: raw folders to instruction rows"
-for split in train dev test; do
-    [ -f "$DATA/report.$split.json" ] || python -m data_prep.build_amt --split "$split" --out "$DATA" \
-        --meld "$raw/meld" --mosei "$raw/mosei" --ecf "$raw/ecf"
-done
-
-for stage in first second; do
-    number=$([ "$stage" = first ] && echo 1 || echo 2)
-    step=$((2 * number + 2))
-    result="$OUTPUT/stage$number.test.jsonl"
-    if [ ! -f "$result" ]; then
-        say "$step. Stage $number of M2SE"
-        bash "$SCRIPTS/${stage}_stage.sh"
-        say "$((step + 1)). Answers after stage $number"
-        STAGE="stage$number" bash "$SCRIPTS/test.sh" >"$OUTPUT/stage$number.test.log"
+# step TITLE DONE COMMAND…: run it unless the file DONE is there. Its time is printed, and on a terminal its progress.
+step() {
+    local title="$1" ready="$2" start=$SECONDS status=0 log line
+    shift 2
+    number=$((number + 1))
+    log="$OUTPUT/logs/$number.log"
+    line="$(printf '%d. %-58s' "$number" "$title")"
+    [ ! -e "$ready" ] || { echo "$line done before"; return; }
+    if [ "${VERBOSE:-0}" = 1 ]; then
+        printf '\n=== %s ===\n' "$line"
+        "$@"
+        return
     fi
-done
+    [ -t 1 ] || printf '%s' "$line"
+    "$@" >"$log" 2>&1 </dev/null &
+    child=$!
+    while kill -0 "$child" 2>/dev/null; do
+        [ ! -t 1 ] || printf '\r%s %4d s %s\033[K' "$line" $((SECONDS - start)) "$(progress "$log")"
+        sleep 0.3
+    done
+    wait "$child" || status=$?
+    child=
+    if [ -t 1 ]; then printf '\r%s %4d s\033[K\n' "$line" $((SECONDS - start)); else printf ' %4d s\n' $((SECONDS - start)); fi
+    [ "$status" = 0 ] || { tail -n 5 "$log" >&2; fail "step $number ended with status $status; all it said is in $log"; }
+}
 
-say "8. Scores after stage 1"
-python "$ROOT/compute_result.py" "$OUTPUT/stage1.test.jsonl" --built "$DATA/report.train.json"
-say "9. Scores after stage 2, and what changed since stage 1"
+# The last progress bar in a log: 248/477.
+progress() {
+    tail -c 500 "$1" | tr '\r' '\n' | grep -oE '[0-9]+/[0-9]+ \[' | tail -n 1 | tr -d ' [' || true
+}
+
+generate() {
+    rm -rf "$raw.part"
+    python -m data_prep.demo --out "$raw.part" --leak
+    mv "$raw.part" "$raw"
+}
+faces() {
+    for dataset in mosei meld; do
+        python -m data_prep.fer --dataset "$dataset" --root "$raw/$dataset" --resume \
+            --csv "$raw/$dataset/openface" --out "$raw/$dataset" --split train dev test
+    done
+}
+# Status 1 says that something breaks results: the planted dialogue, which step 4 leaves out.
+doctor() {
+    python -m data_prep.doctor "${datasets[@]}" --report "$OUTPUT/doctor" || [ $? = 1 ]
+}
+build() {
+    for split in train dev test; do
+        python -m data_prep.build_amt --split "$split" --out "$DATA" "${datasets[@]}" \
+            $([ "$split" != train ] || echo --exclude-leaks all)
+    done
+}
+answer() {
+    STAGE="$1" bash "$SCRIPTS/test.sh"
+}
+
+step "Generate a synthetic dataset: clips, dialogues, Action Units" "$raw" generate
+step "FER: peak frames and captions from the Action Units" "$raw/meld/fer.jsonl" faces
+step "Doctor: what would ruin results" "$OUTPUT/doctor/doctor.json" doctor
+python -m data_prep.demo.summary "$OUTPUT" --leaks
+step "AMT: raw folders to instruction rows, without that leak" "$DATA/report.test.json" build
+step "Stage 1 of M2SE: sentiment, emotion, faces" "$OUTPUT/stage1.test.jsonl" bash "$SCRIPTS/first_stage.sh"
+step "Answers after stage 1" "$OUTPUT/stage1.test.jsonl" answer stage1
+step "Stage 2 of M2SE: reasons and causes, too" "$OUTPUT/stage2.test.jsonl" bash "$SCRIPTS/second_stage.sh"
+step "Answers after stage 2" "$OUTPUT/stage2.test.jsonl" answer stage2
+rm -f "$OUTPUT/scores.txt.part"
+python "$ROOT/compute_result.py" "$OUTPUT/stage1.test.jsonl" --built "$DATA/report.train.json" >>"$OUTPUT/scores.txt.part"
 python "$ROOT/compute_result.py" "$OUTPUT/stage2.test.jsonl" --built "$DATA/report.train.json" \
-    --before "$OUTPUT/stage1.test.jsonl"
-say "done: checkpoints, answers and pages ($OUTPUT/stage2.test.report/index.html) are in $OUTPUT"
+    --before "$OUTPUT/stage1.test.jsonl" >>"$OUTPUT/scores.txt.part"
+mv "$OUTPUT/scores.txt.part" "$OUTPUT/scores.txt"
+
+printf '\nOn held-out clips, in per cent (all figures: %s, a page: %s)\n' \
+    "$OUTPUT/scores.txt" "$OUTPUT/stage2.test.report/index.html"
+python -m data_prep.demo.summary "$OUTPUT"
+clip=output_repeated_splits_test/dia0_utt0
+text="$(head -n 1 "$DATA/meld.mer.test.jsonl" |
+    python -c 'import json, sys; print(json.loads(sys.stdin.read())["facts"]["transcript"])')"
+printf '\nOne of these clips, asked with ask.py (a page with its picture: %s)\n' "$OUTPUT/ask/index.html"
+python "$ROOT/ask.py" "$raw/meld/$clip.mp4" --text "$text" --checkpoint "$(last_checkpoint "$OUTPUT/stage2")" --html "$OUTPUT/ask" \
+    --csv "$raw/meld/openface/$clip.csv" --task msa mer fer 2>"$OUTPUT/logs/ask.log" || {
+    tail -n 5 "$OUTPUT/logs/ask.log" >&2
+    fail "ask.py ended with an error; all it said is in $OUTPUT/logs/ask.log"
+}
+echo "done after $SECONDS s"

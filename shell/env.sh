@@ -6,6 +6,13 @@
 #   OUTPUT   where checkpoints and results go (default output/<config>, in the current folder when installed)
 set -euo pipefail
 
+case "${1:-}" in -h | --help) # what stands at the top of the script that was called, and of this file
+    for script in "$0" "${BASH_SOURCE[0]}"; do
+        sed -n '/^#!/d; /^#/!q; s/^# \{0,1\}//p' "$script"
+    done
+    exit 0 ;;
+esac
+
 SCRIPTS="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 CONFIGS="$(dirname "$SCRIPTS")/configs"
 ROOT="$(dirname "$SCRIPTS")"

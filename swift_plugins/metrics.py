@@ -248,13 +248,13 @@ def text_overlap(counts: Counter) -> dict:
 # Intervals
 
 
-def bootstrap(
-    units: Sequence[Counter], finish: Callable[[Counter], dict], draws: int, seed: int = 0, level: float = 0.95
-) -> dict:
-    """Percentile intervals of `finish` under resampling of `units` with replacement: {metric: [low, high]}.
+def resample(
+    units: Sequence[Counter], finish: Callable[[Counter], dict], draws: int, seed: int = 0
+) -> dict[tuple, list[float]]:
+    """`finish` of `units` drawn with replacement, as often as `draws` says: path of the figure → its values.
 
     A unit is the counts of what must be drawn together: one row, or one dialogue. `finish` may return nested
-    dictionaries; anything under "per_class" is left out. Seeded: the same units give the same intervals.
+    dictionaries; anything under "per_class" is left out. Seeded: the same units give the same values.
     """
     import numpy as np
 
@@ -277,9 +277,18 @@ def bootstrap(
         for drawn in weights @ matrix:
             for name, value in _leaves(finish(Counter(dict(zip(keys, drawn.tolist(), strict=True))))):
                 samples[name].append(value)
+    return samples
+
+
+def bootstrap(
+    units: Sequence[Counter], finish: Callable[[Counter], dict], draws: int, seed: int = 0, level: float = 0.95
+) -> dict:
+    """Percentile intervals of `finish` under resampling of `units`: {metric: [low, high]}, nested as `finish` is."""
+    import numpy as np
+
     tail = 100 * (1 - level) / 2
-    result = {}
-    for name, values in samples.items():
+    result: dict = {}
+    for name, values in resample(units, finish, draws, seed).items():
         inner = result
         for part in name[:-1]:
             inner = inner.setdefault(part, {})

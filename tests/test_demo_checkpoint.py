@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_prep.demo.checkpoint import CHAT, CONFIG, TOKENS, make, tokenizer_of
+from data_prep.demo.base_model import CHAT, CONFIG, TOKENS, make, tokenizer_of
 from data_prep.demo.pretraining import MIXES, PretrainingTasks
 from swift_plugins.files import InputError, read_json
 from swift_plugins.internvl2 import load_internvl2, load_tokenizer

@@ -108,6 +108,7 @@ class Dialogues:
 
     def __init__(self) -> None:
         self.splits: list[ConversationIndex] = []
+        self.drawn: dict[str, list[list[Line]]] = {}  # `meld/test` → its dialogues
 
     def draw(self, make: Callable[[], list[Line]], dataset: str, split: str, count: int) -> list[list[Line]]:
         """So many new ones; what repeats another one is made again."""
@@ -125,6 +126,7 @@ class Dialogues:
             for other in self.splits:
                 again |= {conversation_id(link.right) for link in compare(other, drawn).links}
         self.splits.append(drawn)
+        self.drawn[f"{dataset}/{split}"] = list(made.values())
         return list(made.values())
 
 
@@ -234,13 +236,21 @@ def write_meld(root: Path, seed: int, counts: dict[str, int], aus: dict, dialogu
     return clips
 
 
-def write_ecf(root: Path, seed: int, counts: dict[str, int], aus: dict, dialogues: Dialogues) -> list[DrawnClip]:
-    """Subtask_2_{train,test}.json; conversation ids go on counting from train to test, as in ECF 2.0."""
+def write_ecf(
+    root: Path, seed: int, counts: dict[str, int], aus: dict, dialogues: Dialogues, leak: bool = False
+) -> list[DrawnClip]:
+    """Subtask_2_{train,test}.json; conversation ids go on counting from train to test, as in ECF 2.0.
+
+    leak: the last training conversation is MELD's first test dialogue: both are cut from one series, the real ones too.
+    """
     clips, number = [], 0
     for split, count in counts.items():
         rng = random.Random(f"{seed}/ecf/{split}")
         document = []
-        for lines in dialogues.draw(lambda rng=rng: conversation(rng, recent=0.8), "ecf", split, count):
+        scripts = dialogues.draw(lambda rng=rng: conversation(rng, recent=0.8), "ecf", split, count)
+        if leak and split == "train":
+            scripts.append(dialogues.drawn["meld/test"][0])
+        for lines in scripts:
             number += 1
             utterances, pairs = [], []
             for index, line in enumerate(lines, 1):
@@ -282,10 +292,11 @@ def _truth(clip: DrawnClip) -> dict:
     }
 
 
-def generate(out: Path, seed: int = 0, size: str = "small") -> int:
+def generate(out: Path, seed: int = 0, size: str = "small", leak: bool = False) -> int:
     """Write the three datasets into the new folder `out`, all or nothing; return the number of clips.
 
-    size: "small" is what the demo trains on, "tiny" is for tests. The same seed gives the same bytes.
+    size: "small" is what the demo trains on, "tiny" is for tests. leak: see `write_ecf`. The same seed gives the same
+    bytes.
 
     Raises InputError when `out` exists and is not an empty folder, or cannot be made.
     """
@@ -302,7 +313,7 @@ def generate(out: Path, seed: int = 0, size: str = "small") -> int:
         sizes, dialogues = SIZES[size], Dialogues()
         clips += write_mosei(root, seed, sizes["mosei"], aus, phrases)
         clips += write_meld(root, seed, sizes["meld"], aus, dialogues)
-        clips += write_ecf(root, seed, sizes["ecf"], aus, dialogues)
+        clips += write_ecf(root, seed, sizes["ecf"], aus, dialogues, leak)
         write_rows(root / "truth.jsonl", map(_truth, clips))
         with multiprocessing.get_context("spawn").Pool(min(os.cpu_count() or 1, 8)) as pool:
             pool.starmap(write_clip, [(root, clip) for clip in clips], chunksize=64)

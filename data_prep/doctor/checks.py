@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from data_prep.readers.sample import Fault, Sample, SplitAbsent
 from swift_plugins.files import InputError, read_rows
 
 TELLING = 6  # words; a shorter text is repeated by chance
+EXAMPLES = 12  # lines of a leak that are shown side by side
 
 
 def examine(folders: Mapping[str, Path], media: bool = False, jobs: int = 1) -> Examination:
@@ -165,7 +166,7 @@ def _check_leaks(samples: Mapping[tuple[str, str], list[Sample]], result: Examin
             result.add("duplicate_scene", one, f"stands in {other} too")
         for right in indexes if left[1] == "train" else ():
             if right != left and (right[1] != "train" or right in compared):  # two training splits: one way only
-                _compare_conversations(left, right, indexes, result)
+                _compare_conversations(left, right, indexes, samples, result)
         compared.add(left)
 
 
@@ -173,6 +174,7 @@ def _compare_conversations(
     left: tuple[str, str],
     right: tuple[str, str],
     indexes: Mapping[tuple[str, str], leakage.ConversationIndex],
+    samples: Mapping[tuple[str, str], list[Sample]],
     result: Examination,
 ) -> None:
     """What of the training split `left` is also in `right`, as a finding and an entry of the leaks."""
@@ -196,8 +198,17 @@ def _compare_conversations(
             "utterances": len(overlap.links),
             "held_out_utterances": utterances,
             "links": [[link.left, link.right, round(link.similarity)] for link in overlap.links],
+            "examples": _side_by_side(overlap.links, samples[left], samples[right]),
         }
     )
+
+
+def _side_by_side(links: Sequence[leakage.Link], left: Sequence[Sample], right: Sequence[Sample]) -> list[dict]:
+    """The first lines that stand in both, as both have them."""
+    shown = sorted(links, key=lambda link: (leakage.conversation_id(link.left), link.left))[:EXAMPLES]
+    wanted = {link.left for link in shown} | {link.right for link in shown}
+    said = {sample.id: f"{sample.speaker}: {sample.text}" for sample in (*left, *right) if sample.id in wanted}
+    return [{"left": link.left, "right": link.right, "lines": [said[link.left], said[link.right]]} for link in shown]
 
 
 def _check_clips(dataset: str, root: Path, groups: Mapping[str, list[Sample]], jobs: int, result: Examination) -> None:

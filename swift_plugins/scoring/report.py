@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -18,9 +19,11 @@ from typing import Any
 import jinja2
 import matplotlib
 from matplotlib.figure import Figure
+from PIL import Image
 
 from swift_plugins import metrics
-from swift_plugins.files import atomic_open
+from swift_plugins.files import InputError, atomic_open
+from swift_plugins.frames import count_frames, read_frames
 from swift_plugins.scoring.results import Channel, media_of, printable, query_of, reread
 from swift_plugins.scoring.scores import columns, flatten, percent
 from swift_plugins.tasks import LabelTask
@@ -221,19 +224,41 @@ def answer_text(channel: Channel, answer: object) -> str:
     return text if len(text) <= 600 else text[:600] + " …"
 
 
-def mistakes(channel: Channel, reading: str, rows: dict) -> list[dict]:
-    """What the page shows of each of the worst mistakes; `rows` are the result rows by place."""
+def thumbnail(media: str, height: int = 112) -> str:
+    """A base64 JPEG of a picture or of a clip's middle frame; "" for what is not there or cannot be shown."""
+    path = Path(media)
+    if len(media) > 4096 or not path.is_file():
+        return ""
+    try:
+        if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".bmp"):
+            with Image.open(path) as image:
+                picture = image.convert("RGB")
+        else:
+            picture = read_frames(path, [count_frames(path) // 2])[0]
+    except (InputError, OSError, ValueError, Image.DecompressionBombError):
+        return ""
+    file = io.BytesIO()
+    width = max(1, round(picture.width * height / picture.height))
+    picture.resize((width, height), Image.Resampling.BICUBIC).save(file, "JPEG", quality=85)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def mistakes(channel: Channel, reading: str, rows: dict, folder: Path) -> list[dict]:
+    """What the page in `folder` shows of each of the worst mistakes; `rows` are the result rows by place."""
     shown = []
     for index, why in worst(channel, reading):
         row, gold, prediction = rows[channel.places[index]], channel.golds[index], getattr(channel, reading)[index]
         media = media_of(row)
+        clip = media[-1] if media and len(media[-1]) < 300 else ""
         response = printable(row["response"]) if isinstance(row["response"], str) else json.dumps(row["response"])
         shown.append(
             {
                 "gold": answer_text(channel, gold),
                 "predicted": answer_text(channel, prediction),
                 "why": why,
-                "clip": media[-1] if media and len(media[-1]) < 300 else "",
+                "clip": clip,
+                "link": Path(os.path.relpath(clip, folder)).as_posix() if clip and Path(clip).is_file() else "",
+                "picture": thumbnail(clip) if clip else "",
                 "prompt": query_of(row).strip()[:1500] or "(the result row holds no text)",
                 "response": response[:600],
             }
@@ -318,7 +343,7 @@ def write_report(folder: Path, channels: dict[str, Channel], blocks: dict[str, d
                     "rows": [(m, [column.get(m, "") for column in table.values()]) for m in table["strict"]],
                     "pictures": embedded,
                     "reading": reading,
-                    "mistakes": mistakes(channel, reading, rows),
+                    "mistakes": mistakes(channel, reading, rows, folder),
                     "by_cell": not channel.task.unit,
                     "sizes": list(channel.task.sizes(channel.keys).values()),
                 }

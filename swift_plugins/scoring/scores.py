@@ -46,7 +46,7 @@ def score_channel(channel: Channel, draws: int = 0, seed: int = 0) -> dict:
     block["baselines"] = {name: _figures(channel, predicted)[0] for name, predicted in predictions.items()}
     if draws:
         block["intervals"] = {reading: intervals(channel, reading, draws, seed) for reading in READINGS}
-        block["bootstrap"] = {"draws": draws, "seed": seed, "level": 0.95, "units": _units(channel)[1]}
+        block["bootstrap"] = {"draws": draws, "seed": seed, "level": 0.95, "units": units_of(channel)[1]}
     block["per_class"] = per_class
     block["signatures"] = [
         signature(channel.name, protocol, reading, block["n"], block[unparsed])
@@ -77,10 +77,10 @@ def _protocols(channel: Channel) -> tuple[str, ...]:
 def _figures(channel: Channel, predictions: list) -> tuple[dict, dict]:
     """(figures, per_class) of some predictions for a channel's rows."""
     counts = channel.task.count(channel.dataset, channel.golds, predictions, channel.keys)
-    return _split(_finish(channel, counts))
+    return _split(finish(channel, counts))
 
 
-def _finish(channel: Channel, counts: Counter) -> dict:
+def finish(channel: Channel, counts: Counter) -> dict:
     """The task's figures, of the protocols that apply to this channel."""
     figures = channel.task.finish(channel.dataset, counts)
     left_out = set(channel.task.protocols) - set(_protocols(channel))
@@ -96,7 +96,7 @@ def _split(figures: dict) -> tuple[dict, dict]:
     return plain, {key: part[1] for key, part in parts.items()}
 
 
-def _units(channel: Channel) -> tuple[list[list[int]], str]:
+def units_of(channel: Channel) -> tuple[list[list[int]], str]:
     """Row numbers that are resampled together, and what such a unit is."""
     if any(unit is None for unit in channel.units):
         return [[index] for index in range(len(channel.golds))], "rows"
@@ -111,9 +111,9 @@ def intervals(channel: Channel, reading: str, draws: int, seed: int) -> dict:
     columns = (channel.golds, getattr(channel, reading), channel.keys)
     units = [
         channel.task.count(channel.dataset, *([column[row] for row in rows] for column in columns))
-        for rows in _units(channel)[0]
+        for rows in units_of(channel)[0]
     ]
-    return metrics.bootstrap(units, lambda counts: _finish(channel, counts), draws, seed)
+    return metrics.bootstrap(units, lambda counts: finish(channel, counts), draws, seed)
 
 
 # How figures are shown
