@@ -1,6 +1,7 @@
 """Score result files of `swift infer`: one table per channel, and the same figures as JSON.
 
     python compute_result.py output/result.jsonl --json output/scores.json
+    python compute_result.py result.jsonl --labels labels.yaml     # of any rows: the file says mine.mer: [Glad, Sad]
     python compute_result.py stage2.jsonl --before stage1.jsonl --compare emoverse-4b --report output/report
 
 Tables are in per cent, JSON holds fractions. Every figure is there strict (the exact form of the answer), lenient (the
@@ -30,6 +31,11 @@ class Options:
 
     files: tuple[Path, ...] = option(positional=True, metavar="FILE", help="result rows, JSON lines, also .gz")
     task: str | None = option(None, metavar="CHANNEL", help="channel of rows that name none, such as meld.mer")
+    labels: Path | None = option(
+        None,
+        metavar="FILE",
+        help="labels of rows that were not built here: {channel: [labels]}, or a dataset's YAML file",
+    )
     json: Path | None = option(None, metavar="OUT", help="write every figure as JSON")
     report: Path | None = option(None, metavar="DIR", help="write DIR/index.html, self-contained, and its pictures")
     bootstrap: int = option(0, metavar="N", help="95 %% intervals from N seeded draws (1000 is usual)")
@@ -182,11 +188,17 @@ def score_all(args: Options) -> tuple[dict[str, Channel], dict[str, dict], dict[
     """Channels, their blocks with everything that stands beside the figures, and the blocks of `--before`."""
     figures = published(args.compare) if args.compare else {}
     folders = folders_of(args)
-    channels = read_results(args.files, args.task, args.exclude, args.rows)
+    task = args.task
+    if args.labels:
+        from swift_plugins.scoring.labels import use_labels
+
+        own = use_labels(args.labels)
+        task = task or (own[0] if len(own) == 1 else None)
+    channels = read_results(args.files, task, args.exclude, args.rows)
     blocks = {name: scores.score_channel(channel, args.bootstrap) for name, channel in channels.items()}
     before = {}
     if args.before:
-        earlier = read_results(args.before, args.task, args.exclude, args.rows)
+        earlier = read_results(args.before, task, args.exclude, args.rows)
         before = {name: scores.score_channel(channel) for name, channel in earlier.items()}
     if args.require_all and (absent := folders.absent(channels.values())):
         raise InputError(f"holds no row of {', '.join(absent)}", args.files[0])

@@ -81,10 +81,10 @@ def question(channel: str, clip: Clip, seen: Look, wording: Prompts) -> Question
     query = wording.query(sample, key)
     framed = TASKS[key].face_only or getattr(READERS.get(dataset), "PEAK_FRAMES", False)
     if clip.is_picture:
-        return Question(query, images=(clip.path,), system=wording.system)
+        return Question(query, images=(clip.path,), system=wording.own_system)
     if framed and seen.peak is not None:
-        return Question(query, images=(seen.peak,), system=wording.system)
-    return Question(query, videos=(clip.path,), system=wording.system)
+        return Question(query, images=(seen.peak,), system=wording.own_system)
+    return Question(query, videos=(clip.path,), system=wording.own_system)
 
 
 def ask(model: Model, channel: str, clip: Clip, seen: Look, wording: Prompts) -> Answer:

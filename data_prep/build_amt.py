@@ -20,10 +20,11 @@ from typing import IO
 from data_prep import ecf_emotions, prompts
 from data_prep.doctor import leakage
 from data_prep.eri import review as eri_review
-from data_prep.readers import READERS, SPLITS, media, tasks_of
+from data_prep.readers import READERS, SPLITS, media, own, published, tasks_of
 from data_prep.readers.sample import Fault, Sample, SplitAbsent, conversation_id
 from data_prep.records import Records
 from swift_plugins.build_report import read_report
+from swift_plugins.declared import DATASETS
 from swift_plugins.files import AtomicFiles, InputError, run_cli
 from swift_plugins.options import option, parse
 from swift_plugins.tasks import TASKS, LeftOut, split_channel
@@ -37,6 +38,10 @@ class Options:
 
     split: str = option(choices=SPLITS, help="train, dev or test")
     out: Path = option(metavar="DIR", help="folder for rows and report")
+    data: tuple[str, ...] = option(
+        (), action="append", metavar="FILE", help="a dataset of your own (docs/own-data.md): its YAML file, or its name"
+    )
+    root: Path | None = option(None, metavar="DIR", help="folder of the data of --data, where its file does not say")
     missing_media: str = option(
         "error",
         choices=media.POLICIES,
@@ -84,7 +89,8 @@ class Options:
             "meld": {"known_bad": self.known_bad or self.missing_media},
             "mosei": {"ties": self.mosei_ties, "all_zero": self.mosei_all_zero},
         }
-        return options.get(dataset, {})
+        own = DATASETS.get(dataset)
+        return options.get(own.reader or "" if own else dataset, {})
 
 
 class FaultLog(list):
@@ -320,6 +326,7 @@ class Builder:
             "mosei": chosen.of_reader("mosei"),
             "msa": chosen.msa,
             "prompts": self.wording.digest,
+            "system": self.wording.system,
         }
 
     def finish(self) -> dict:
@@ -413,16 +420,16 @@ def _count(number: int | None) -> str:
 def options_and_folders() -> tuple[Options, dict[str, Path]]:
     """The command line: `Options`, and the folder of each dataset that was given."""
     folder = Path | None
-    fields = [(name, folder, option(None, metavar="DIR", help=f"folder of {name.upper()}")) for name in READERS]
+    fields = [(name, folder, option(None, metavar="DIR", help=f"folder of {name.upper()}")) for name in published()]
     both = parse(make_dataclass("BuildOptions", fields, bases=(Options,), frozen=True), __doc__, "data_prep.build_amt")
-    folders = {dataset: folder for dataset in READERS if (folder := getattr(both, dataset)) is not None}
-    return both, folders
+    folders = {dataset: folder for dataset in published() if (folder := getattr(both, dataset)) is not None}
+    return both, folders | own(both.data, both.root)
 
 
 def check(options: Options, folders: Mapping[str, Path]) -> Path:
     """The media root; `InputError` for options that do not go together and folders that are not there."""
     if not folders:
-        raise InputError(f"give at least one of {', '.join(f'--{dataset}' for dataset in READERS)}")
+        raise InputError(f"give at least one of {', '.join(f'--{dataset}' for dataset in published())}, --data FILE")
     for folder in (*folders.values(), *filter(None, [options.media_root])):
         if not folder.is_dir():
             raise InputError("no such folder", folder)
@@ -439,8 +446,9 @@ def main() -> int:
     """Read, build, write, print."""
     options, folders = options_and_folders()
     media_root = check(options, folders)
-    wording = prompts.load(options.prompts)
-    beside = {name: [f for d in folders.values() if (f := d / f"{name}.jsonl").is_file()] for name in ("fer", "eri")}
+    wording = prompts.load(options.prompts, folders)
+    homes = dict.fromkeys(folders.values())
+    beside = {name: [f for d in homes if (f := d / f"{name}.jsonl").is_file()] for name in ("fer", "eri")}
     others = other_splits(options.split, folders)
     excluded = held_out(options.exclude_leaks, options.split, others)
     fer = Records.read(options.fer or beside["fer"], "caption")

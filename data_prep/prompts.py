@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from string import Formatter
 
-from pydantic import model_validator
+from pydantic import ValidationError, model_validator
 
 from data_prep.readers.sample import Sample
+from swift_plugins.declared import DATASETS
 from swift_plugins.files import CONFIGS, Config, InputError, read_config
 from swift_plugins.tasks import TASKS
 
@@ -77,8 +79,10 @@ class Prompts:
 
         `wording` names another template than the task's own (`msa_score`), `part` the third part of the row's channel.
         """
-        key = wording or task
-        template = self.tasks.get(f"{sample.dataset}.{key}", self.tasks.get(key))
+        key = wording or TASKS[task].wording_of(sample.dataset)
+        # `mine.msa` words the task for mine, whatever labels it has
+        names = (f"{sample.dataset}.{key}", *([] if wording else [f"{sample.dataset}.{task}"]), key)
+        template = next((self.tasks[name] for name in names if name in self.tasks), None)
         if template is None:
             raise InputError(f"no wording for {key}: word it under tasks in a prompts file (--prompts)", DEFAULT)
         fields = {
@@ -90,6 +94,11 @@ class Prompts:
         if TASKS[task].fields:
             fields |= self._dialogue(sample)
         return template.format_map(fields)
+
+    @property
+    def own_system(self) -> str | None:
+        """The system turn where it is not the project's own: any other a checkpoint knows itself."""
+        return None if self.system == read_config(DEFAULT, PromptsFile).system else self.system
 
     @property
     def digest(self) -> str:
@@ -115,12 +124,21 @@ class Prompts:
         }
 
 
-def load(path: Path | str | None = None) -> Prompts:
+def load(path: Path | str | None = None, datasets: Collection[str] | None = None) -> Prompts:
     """The project's own wording, overridden by what a prompts file says; `InputError` names what is wrong in it.
 
     A file that words a task for one dataset (`meld.mer`) or for all (`mer`) replaces the project's for the same.
+    Between the two stands what a declared dataset words itself; `datasets` are those whose words count (None: all).
     """
-    files = [read_config(DEFAULT, PromptsFile)] + ([read_config(path, PromptsFile)] if path else [])
+    files = [read_config(DEFAULT, PromptsFile)]
+    for name, dataset in DATASETS.items():
+        if dataset.prompts and (datasets is None or name in datasets):
+            try:
+                files.append(PromptsFile(tasks={f"{name}.{task}": words for task, words in dataset.prompts.items()}))
+            except ValidationError as error:
+                raise InputError(f"prompts: {error.errors()[0]['msg']}", dataset.path) from None
+    if path:
+        files.append(read_config(path, PromptsFile))
     tasks: dict[str, str] = {}
     formats: dict[str, str] = {}
     for file in files:

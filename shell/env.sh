@@ -102,7 +102,7 @@ length_plan() {
 # Processes are ms-swift's: NPROC_PER_NODE, and for several machines NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT. They
 # share the batch of the settings: so many steps are accumulated fewer. Flags of swift sft come later and win.
 training_flags() {
-    local last steps processes=$((${NPROC_PER_NODE:-1} * ${NNODES:-1}))
+    local last steps system processes=$((${NPROC_PER_NODE:-1} * ${NNODES:-1}))
     last="$(last_checkpoint "$1")"
     FLAGS=()
     if [ "$processes" -gt 1 ]; then
@@ -117,6 +117,10 @@ training_flags() {
         [ "${RESUME:-0}" = 1 ] || fail "$1 holds checkpoints already; RESUME=1 goes on from the last, or set another OUTPUT"
         FLAGS+=(--resume_from_checkpoint "$last")
     fi
+    # Rows that were built with another system turn carry it; a server must know it from the checkpoint's arguments.
+    system="$(python -c 'from swift_plugins import files, mixture as m
+files.run_cli(lambda: print(m.system_turn(m.data_root(), "train") or ""))')"
+    [ -z "$system" ] || FLAGS+=(--system "$system")
     if [ -n "${DEEPSPEED:-}" ]; then
         [[ "$DEEPSPEED" =~ ^zero[23]$ ]] || [ -f "$DEEPSPEED" ] || fail "DEEPSPEED=$DEEPSPEED is not zero2, zero3 or a file"
         python -c 'import deepspeed' 2>/dev/null || fail "DEEPSPEED=$DEEPSPEED needs the package deepspeed"

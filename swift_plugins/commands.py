@@ -23,6 +23,7 @@ MODULES = {
     "peak-frame": "data_prep.peak_frame",
     "mixture": "swift_plugins.mixture",
     "score": "compute_result",
+    "new-dataset": "data_prep.new_dataset",
 }
 SCRIPTS = {
     "first-stage": "first_stage.sh",

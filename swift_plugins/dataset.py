@@ -2,6 +2,7 @@
 
     --dataset amt:stage1            the rows that the stage of configs/mixtures.yaml draws
     --dataset amt:stage1#1000       the same ratio with 1,000 rows
+    --dataset amt:mine              every training row of a dataset (a dataset of one's own, mostly)
     --dataset amt:meld.mer#200      200 training rows of one channel
     --val_dataset amt:meld.mer.test amt:dev     a channel of another split; every channel of a split
 
@@ -59,6 +60,17 @@ def read_subset(subset: str, data: Path, size: int | None = None) -> list[dict]:
     return rows
 
 
+def with_system(subset: str, data: Path, size: int | None = None) -> list[dict]:
+    """As `read_subset`; rows that were built with a system turn of one's own (`build_amt --prompts`) carry it.
+
+    ms-swift puts it before `--system` and before that of the template.
+    """
+    split = subset.rpartition(".")[2]
+    turn = mixture.system_turn(data, split if split in SPLITS else "train")
+    rows = read_subset(subset, data, size)
+    return rows if turn is None else [row | {"system": turn} for row in rows]
+
+
 def media_root(data: Path) -> Path:
     """The folder that media paths are relative to."""
     if root := os.environ.get("AMT_MEDIA"):
@@ -78,7 +90,7 @@ def swift_row(row: dict, root: Path, facts: Iterable[str]) -> dict:
             if not os.path.isfile(path):
                 raise InputError(f"{row['id']} needs {path}, which is not there (AMT_MEDIA says where media are)")
         media[key] = paths or None
-    kept = {key: row[key] for key in ("id", "channel", "query", "response")}
+    kept = {key: row[key] for key in ("id", "channel", "query", "response", "system") if key in row}
     stated = {name: (row.get("facts") or {}).get(name) for name in facts}
     return kept | media | ({"facts": stated} if stated else {})
 
@@ -104,6 +116,8 @@ def to_dataset(rows: Sequence[dict], root: Path, solution: bool) -> Dataset:
     columns |= {"images": Sequence(text), "videos": Sequence(text)}
     if types:
         columns["facts"] = {name: Value(kind) for name, kind in types.items()}
+    if any("system" in row for row in rows):
+        columns["system"] = text
     if solution:
         columns["solution"] = text
     parts = []
@@ -136,7 +150,7 @@ class AmtLoader(DatasetLoader):
         subsets = syntax.subsets or ["stage1"]
         if syntax.dataset_sample is not None and len(subsets) > 1:
             raise InputError(f"#{syntax.dataset_sample} after several subsets: give each its own amt:…#n")
-        return [row for subset in subsets for row in read_subset(subset, data, syntax.dataset_sample)]
+        return [row for subset in subsets for row in with_system(subset, data, syntax.dataset_sample)]
 
 
 def register() -> None:

@@ -1,6 +1,7 @@
-"""Tasks and datasets of your own, from files outside this project: AMT_EXTENSIONS=mine.py[:more.py].
+"""Tasks and datasets of your own, from files outside this project: AMT_EXTENSIONS=mine.yaml[:more.py].
 
-Each file is imported once, by every command and inside ms-swift. It adds what it has to the registries:
+A YAML file declares a dataset (`swift_plugins.declared`), as those of configs/datasets/ do. A Python file is imported
+once, by every command and inside ms-swift, and adds what it has to the registries:
 
     from data_prep.readers import READERS
     from swift_plugins.tasks import TASKS
@@ -17,11 +18,18 @@ import os
 import sys
 from pathlib import Path
 
+from swift_plugins import declared
+
 
 def load() -> None:
-    """Import the files that AMT_EXTENSIONS names; one that is not there ends the program in one line with status 2."""
+    """Load configs/datasets/ and what AMT_EXTENSIONS names; a bad file ends the program in one line with status 2."""
+    for path in sorted(declared.FOLDER.glob("*.yaml")):
+        declared.add_known(path)
     for place, name in enumerate(filter(None, os.environ.get("AMT_EXTENSIONS", "").split(os.pathsep))):
         path = Path(name).resolve()
+        if path.suffix in (".yaml", ".yml"):
+            declared.add_known(path)
+            continue
         module = f"amt_extension_{place}_{path.stem}"
         if module in sys.modules:
             continue

@@ -12,6 +12,8 @@ prefix of a larger one, so `amt:stage1#1000` trains on rows that stage 2 leaves 
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import hashlib
 import os
 from array import array
@@ -26,7 +28,18 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from swift_plugins.files import CONFIGS, Config, InputError, read_config, read_rows, read_rows_at, run_cli, write_json
+from swift_plugins.files import (
+    CONFIGS,
+    Config,
+    InputError,
+    read_config,
+    read_json,
+    read_rows,
+    read_rows_at,
+    read_yaml,
+    run_cli,
+    write_json,
+)
 from swift_plugins.options import option, parse
 from swift_plugins.rows import check_row
 from swift_plugins.tasks import TASKS, split_channel
@@ -338,8 +351,23 @@ def _pool(files: Sequence[ChannelFile], task: str, seed: int, taken: set[str]) -
     return _Pool(len(rows), [left[place] for place in places])
 
 
+def whole(name: str, data: Path) -> Stage | None:
+    """A stage that is no stage of a file: every training row of a channel (`mine.mer`) or of all channels of a dataset
+    (`mine`), mixed as they are; None where `data` holds no such rows.
+    """
+    counts = {}
+    for path in sorted(data.glob(f"{glob.escape(name)}{'' if '.' in name else '.*'}.train.jsonl")):
+        channel = path.name.removesuffix(".train.jsonl")
+        with contextlib.suppress(ValueError), path.open("rb") as file:
+            counts[channel, split_channel(channel)[1]] = sum(1 for line in file if line.strip())
+    tasks = {task: Part(weight=count, sources=[channel]) for (channel, task), count in counts.items() if count}
+    return Stage(size=sum(counts.values()), tasks=tasks) if tasks else None
+
+
 def draw(mixtures: Mixtures, name: str, data: Path | str, size: int | None = None, _files: dict | None = None) -> Plan:
     """The plan of stage `name` over the training rows in `data`; `size` overrides the configured one.
+
+    A dataset or a channel is a stage, too: all its rows.
 
     A task with too few rows gives fewer (`Plan.check` refuses that); it is never padded. What `after` stages take is
     their configured draw, or all rows of a task that is too scarce for it.
@@ -347,7 +375,7 @@ def draw(mixtures: Mixtures, name: str, data: Path | str, size: int | None = Non
     data = Path(data)
     if not data.is_dir():
         raise InputError("no such folder of AMT rows (python -m data_prep.build_amt makes it)", data)
-    stage = mixtures.stage(name)
+    stage = mixtures.stages.get(name) or whole(name, data) or mixtures.stage(name)
     files: dict[str, ChannelFile] = {} if _files is None else _files  # read once for all stages of the chain
     taken: dict[str, set[str]] = {task: set() for task in TASKS}  # task → ids
     for earlier in stage.after:
@@ -384,7 +412,7 @@ def draw(mixtures: Mixtures, name: str, data: Path | str, size: int | None = Non
 class Options:
     """What a user may choose."""
 
-    stage: str = option(help="a stage of the mixtures file: stage1, stage2, …")
+    stage: str = option(help="a stage of the mixtures file (stage1, stage2, …), or a dataset or channel: all its rows")
     data: str | None = option(None, metavar="DIR", help="folder of AMT rows (default: AMT_DATA)")
     mixtures: Path | None = option(
         None, metavar="FILE", help="mixtures file (default: AMT_MIXTURES, else configs/mixtures.yaml)"
@@ -399,6 +427,15 @@ def data_root(option: str | None = None) -> Path:
     if not root:
         raise InputError("say where the AMT rows are: --data DIR or AMT_DATA")
     return Path(root)
+
+
+def system_turn(data: Path, split: str) -> str | None:
+    """The system turn that the rows of a split were built with, where it is not the project's own (`--prompts`)."""
+    path = data / f"report.{split}.json"
+    report = read_json(path) if path.is_file() else {}
+    turn = report.get("options", {}).get("system") if isinstance(report, dict) else None
+    own: Any = read_yaml(CONFIGS / "prompts.yaml")
+    return turn if isinstance(turn, str) and turn != own["system"] else None
 
 
 def main() -> int:

@@ -11,7 +11,15 @@ from typing import Any
 from swift_plugins.files import InputError
 
 # What may be absent or null, and is of this type otherwise; facts of other names belong to extensions.
-TYPES: dict[str, type] = {"id": str, "channel": str, "query": str, "images": list, "videos": list, "messages": list}
+TYPES: dict[str, type] = {
+    "id": str,
+    "channel": str,
+    "query": str,
+    "system": str,
+    "images": list,
+    "videos": list,
+    "messages": list,
+}
 TYPES |= {"facts": dict}
 FACTS: dict[str, type] = {"dialogue": str, "emotion": str, "transcript": str, "index": int, "previous": int}
 NAMES = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-SWIFT = sorted(p for p in CONFIGS.glob("*/*.yaml") if p.name != "mixtures.yaml")
+DATASETS = sorted(CONFIGS.glob("datasets/*.yaml"))
+SWIFT = sorted(p for p in CONFIGS.glob("*/*.yaml") if p.name != "mixtures.yaml" and p not in DATASETS)
 STAGES = [p for p in SWIFT if p.stem in ("stage1", "stage2")]
 PAPER = [p for p in STAGES if p.parent.name.startswith("emoverse")]
 MIXTURES = sorted(CONFIGS.glob("**/mixtures.yaml"))
@@ -93,3 +94,11 @@ def test_system_turn_is_one_text():
         if path.stem in ("stage1", "stage2"):
             ours = config["model_type"] == "emoverse"
             assert ("system" not in config) if ours else config["system"] == system, path
+
+
+def test_every_declared_dataset_is_a_dataset():
+    from data_prep.readers import READERS
+    from swift_plugins.tasks import TASKS
+
+    for path in DATASETS:
+        assert READERS[path.stem].TASKS and path.stem in TASKS["mer"].labels, path

@@ -4,10 +4,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from swift_plugins.declared import check_labels
 from swift_plugins.tasks import TASKS, split_channel
 from swift_plugins.tasks.eri import emotion_in
 from swift_plugins.tasks.fer import aus_of, phrase_to_au
 from swift_plugins.tasks.msa import SCORE
+from swift_plugins.tasks.task import label_in
 
 MER_SETS = [(dataset, label.lower()) for dataset, labels in TASKS["mer"].labels.items() for label in labels]
 PHRASES = sorted(phrase_to_au())
@@ -128,6 +130,41 @@ def test_readings(task, response, strict, lenient, reason):
     dataset = {"mer": "meld", "ecpe": "ecf"}.get(task, "mosei")
     assert TASKS[task].strict(response, dataset) == strict, reason
     assert TASKS[task].lenient(response, dataset) == lenient, reason
+
+
+OWN = ("开心", "不开心", "开心极了", "Happy", "Happy tears", "Élan", "Радость")
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "reason"),
+    [
+        ("开心。", "开心", "the full stop of the language"),
+        ("我觉得她很开心", "开心", "no word boundaries in Chinese"),
+        ("情绪：开心happy", None, "two labels"),
+        ("她不太开心", None, "denied"),
+        ("没有开心", None, "denied"),
+        ("非常开心", "开心", "a negation's character inside another word"),
+        ("不开心", "不开心", "a label that looks like another's denial"),
+        ("开心极了！", "开心极了", "a label that begins like another"),
+        ("Happy tears.", "happy tears", "the same with words"),
+        ("happy", "happy", "the shorter one alone"),
+        ("élan", "élan", "case of letters outside ASCII"),
+        ("радость!", "радость", "another alphabet"),
+        ("безрадость", None, "inside another word"),
+    ],
+)
+def test_labels_of_any_language(text, label, reason):
+    assert label_in(text, OWN) == label, reason
+
+
+@given(st.lists(st.text("开心不极了ab ", min_size=1, max_size=4).map(str.strip), min_size=2, max_size=5), st.data())
+def test_a_label_alone_is_itself_whatever_others_there_are(words, data):
+    try:
+        labels = tuple(check_labels(words))
+    except ValueError:
+        return
+    label = data.draw(st.sampled_from(labels))
+    assert label_in(f"{label}.", labels) == label.lower()
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ WARNINGS = {
     "duplicate_pair": "cause pairs that are given twice",
     "duplicate_scene": "conversations that stand in their split twice",
     "duplicate_text": "texts of a clip that come again elsewhere",
+    "shared_speaker": "speakers who are heard in training and in other splits",
     "overlap": "conversations that another dataset's training split holds as well",
 }
 

@@ -174,8 +174,7 @@ def plan(options: Options, model: Path) -> int:
     )
     stages: list[str] = [name for name in ("stage1", "stage2") if name in mixtures.stages]
     if options.stage:
-        mixtures.stage(options.stage)  # refuses a name that is none
-        stages = [options.stage]
+        stages = [options.stage]  # `draw` refuses a name that is none
     draws = {stage: mixture.draw(mixtures, stage, data, options.size) for stage in stages}
     if options.stage:
         draws[options.stage].check()
@@ -187,6 +186,8 @@ def plan(options: Options, model: Path) -> int:
     # An ablation of a stage is trained with that stage's configuration: stage2_mer with stage2.yaml.
     names = {stage: options.settings or stage.split("_")[0] for stage in stages}
     settings = {stage: read_settings(config, name, options.flags) for stage, name in names.items()}
+    if turn := mixture.system_turn(data, "train"):  # the rows carry it (swift_plugins.dataset), and it comes first
+        settings = {stage: {**values, "system": turn} for stage, values in settings.items()}
     report = _measured(options, model, data, files, draws, settings)
     if options.report:
         write_json(options.report / "lengths.json", report)
@@ -200,7 +201,7 @@ def _folders(options: Options, model: Path) -> tuple[Path, Path]:
         raise InputError("is not a model folder: it holds no config.json", model)
     if not config.is_dir():
         raise InputError("is neither a folder of configs/ nor a folder", options.config)
-    data = mixture.data_root(options.data)
+    data = mixture.data_root(options.data[-1] if options.data else None)
     if not data.is_dir():
         raise InputError("no such folder of AMT rows (python -m data_prep.build_amt makes it)", data)
     return config, data

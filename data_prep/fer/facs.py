@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from data_prep.fer.au_table import BLINK, INTENSITIES, PRESENCES, Faces
+from swift_plugins.declared import Declared
 from swift_plugins.files import CONFIGS, Config, InputError, read_config
 
 FACS = CONFIGS / "facs.yaml"
@@ -116,6 +117,27 @@ def active_aus(faces: Faces, row: int, facs: Facs, among: Collection[str] = EXPR
     return tuple(au for au, kind in deciding_columns(faces, facs, among).items() if present(au, kind))
 
 
-def load_facs(path: str | os.PathLike = FACS) -> Facs:
-    """Read and check a FACS table; raises `InputError` naming the key that is wrong."""
-    return read_config(path, Facs)
+def load_facs(path: str | os.PathLike = FACS, dataset: Declared | None = None) -> Facs:
+    """Read and check a FACS table; raises `InputError` naming the key that is wrong.
+
+    `dataset` adds the names that its own labels have in the table (`emotion_aus`). A label that the table knows under
+    no name is an `InputError` that says how to give it one.
+    """
+    facs = read_config(path, Facs)
+    if dataset is None:
+        return facs
+    known = [*facs.emotions, *facs.aliases, *facs.no_set]
+    aliases = {}
+    for label, name in dataset.emotion_aus.items():
+        if name not in known:
+            raise InputError(f"emotion_aus: {label}: {name} is none of {', '.join(known)}", dataset.path)
+        aliases[label.lower()] = facs.aliases.get(name, name)
+    facs = facs.model_copy(update={"aliases": facs.aliases | aliases})
+    if strange := [label for label in dataset.labels.get("mer", ()) if label.lower() not in (*known, *aliases)]:
+        raise InputError(
+            f"emotion_aus: which Action Units belong to {', '.join(strange)}? Say for each which emotion of the FACS "
+            f"table it is, as in emotion_aus: {{{strange[0]}: {known[0]}}}; there are {', '.join(known)} (neutral: "
+            "whatever is active)",
+            dataset.path,
+        )
+    return facs

@@ -42,7 +42,8 @@ from data_prep.fer.openface import find_program
 from data_prep.fer.peaks import read_choice
 from data_prep.fer.publish import plot_clips, publish, summarise, write_contact_sheets
 from data_prep.fer.record import Done, FerRun, RecordSettings, make_record
-from data_prep.readers import READERS, SPLITS
+from data_prep.readers import READERS, SPLITS, own, published
+from swift_plugins.declared import DATASETS
 from swift_plugins.files import ROOT, InputError, hold, read_json, validated, write_json
 from swift_plugins.journal import Journal
 from swift_plugins.options import option, parse
@@ -57,9 +58,11 @@ FIRST = 8  # clips that are tried before all others: where one fault hits every 
 class FerOptions:
     """The command line of `python -m data_prep.fer`."""
 
-    dataset: str = option(choices=tuple(READERS), help="whose reader finds clips and labels")
-    root: Path = option(help="folder of the dataset (annotations and clips)")
+    dataset: str = option(
+        help="whose reader finds clips and labels; of your own (docs/own-data.md): its file or its name"
+    )
     out: Path = option(help="output folder; on a shared disk with --backend ray")
+    root: Path | None = option(None, help="folder of the dataset (annotations and clips); your own file may name it")
     openface: Path | None = option(None, metavar="DIR", help="folder of OpenFace's programs ($OPENFACE_DIR)")
     csv: Path | None = option(None, metavar="DIR", help="CSV files that exist already, named like the clips")
     split: tuple[str, ...] = option(("train",), choices=SPLITS, help="one or more (train)")
@@ -148,16 +151,31 @@ def _checked(options: FerOptions) -> FerOptions:
         raise InputError(f"--aus is no_blink, all, label or a list of AUs, not {choice!r}")
     if options.hold < 1 or options.jobs == 0 or options.timeout <= 0:
         raise InputError("--hold, --jobs and --timeout are larger than 0 (--jobs -1: all cores)")
-    paths = {"root": options.root, "csv": options.csv, "openface": openface, "out": options.out}
+    dataset, root = _dataset(options)
+    paths = {"root": root, "csv": options.csv, "openface": openface, "out": options.out}
     return replace(
         options,
+        dataset=dataset,
         **{name: path and path.expanduser().absolute() for name, path in paths.items()},
         split=tuple(split for split in SPLITS if split in options.split),
     )
 
 
+def _dataset(options: FerOptions) -> tuple[str, Path]:
+    """Name and folder of the dataset; `InputError` for one that there is not."""
+    if options.dataset not in published():
+        if options.dataset not in READERS and not options.dataset.endswith((".yaml", ".yml")):
+            names = ", ".join(READERS)
+            raise InputError(f"--dataset {options.dataset}: no such dataset ({names}, or the YAML file of your own)")
+        return next(iter(own([options.dataset], options.root).items()))
+    if options.root is None:
+        raise InputError(f"--root DIR says where {options.dataset} is")
+    return options.dataset, options.root
+
+
 def _settings(options: FerOptions) -> RecordSettings:
-    facs = load_facs(options.facs)
+    declared = DATASETS.get(options.dataset)
+    facs = load_facs(options.facs, declared)
     return RecordSettings(
         people=options.people or ("one" if options.dataset in ONE_SPEAKER else "several"),
         aus=read_choice(options.aus),

@@ -5,15 +5,20 @@ A reader is a module with `read(root, split, faults) -> Iterator[Sample]`. It ma
 clip (`PEAK_FRAMES`). The doctor uses what else it has: `count(samples, faults)` → name → number and, to compare with,
 `PUBLISHED` (split → name → number), `own_data(splits)` (split → why it is no part of the published dataset),
 `durations(root, split)` (sample id → seconds), `known_bad_clips(split)` (sample id → path). To add one: write it, add
-its line here, its label set in `swift_plugins/tasks/` and its channels in configs/mixtures.yaml.
+its line here, its label set in `swift_plugins/tasks/` and its channels in configs/mixtures.yaml. A dataset that is
+declared in a file (`swift_plugins.declared`) gets an instance of the one reader `data_prep.readers.declared`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from data_prep.readers import ecf, meld, mosei
-from swift_plugins import extensions
+from data_prep.readers.declared import DeclaredReader
+from swift_plugins import declared, extensions
+from swift_plugins.files import InputError
 
 SPLITS = ("train", "dev", "test")
 
@@ -27,4 +32,34 @@ def tasks_of(dataset: str) -> tuple[str, ...]:
     return getattr(READERS[dataset], "TASKS", tuple(TASKS))
 
 
+def own(given: Iterable[str], root: Path | None = None) -> dict[str, Path]:
+    """Name → folder of declared datasets that a command was given (`--data`): by their files, or by their names.
+
+    `root` is where the data are instead, of one dataset. Raises `InputError` for a name that nothing declares.
+    """
+    found = {}
+    for one in given:
+        is_file = one.endswith((".yaml", ".yml"))
+        if not is_file and one not in declared.DATASETS:
+            known = ", ".join(declared.DATASETS) or "none is known here"
+            raise InputError(f"--data {one}: no such dataset ({known}); give its file, as in --data mine.yaml")
+        dataset = declared.add(one) if is_file else declared.DATASETS[one]
+        found[dataset.name] = root or dataset.home
+    if root is not None and len(found) != 1:
+        raise InputError("--root is where the data of one --data are")
+    return found
+
+
+def published() -> list[str]:
+    """The datasets whose folder is an option of its own: all but the declared ones."""
+    return [name for name, reader in READERS.items() if not isinstance(reader, DeclaredReader)]
+
+
+def _add_reader(dataset: declared.Declared) -> None:
+    if dataset.name in READERS:
+        raise InputError(f"name: {dataset.name} is a dataset of the project; give yours another", dataset.path)
+    READERS[dataset.name] = DeclaredReader(dataset)
+
+
 extensions.load()
+declared.watch(_add_reader)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from data_prep.readers.sample import Fault
-from swift_plugins.files import InputError
+from swift_plugins.files import InputError, is_text, read_json, read_rows
 
 # U+0080-U+009F are control characters that no transcript holds; cp1252 has its quotes, dashes and dots there.
 CP1252 = {code: bytes([code]).decode("cp1252", "ignore") or chr(code) for code in range(0x80, 0xA0)}
@@ -27,24 +28,32 @@ MOJIBAKE = re.compile(
 MAC_ROMAN = re.compile(rb"[A-Za-z]\xd5[a-z]|\xd2[A-Za-z][^\xd3]*\xd3")  # an apostrophe, quotes: letters in cp1252
 
 
-def read_table(path: Path, columns: Collection[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def read_table(
+    path: Path, columns: Collection[str], delimiter: str = ",", encoding: str = "utf-8"
+) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield (line number of the row's end, row) of a CSV file with a header; every cell is text, ids included.
 
     Not pandas: it drops the line numbers that a fault is told by, fills up short rows and guesses types of ids. Bytes
     that are not UTF-8 come back as lone surrogates, for `transcript` to repair where the cell is a text; a faulty cell
-    in a column that nobody reads does no harm. Raises `InputError` for a missing file or column, a column that is
-    there twice, a row with too few or too many cells, an unclosed quote, and a table without rows.
+    in a column that nobody reads does no harm. Another encoding than UTF-8 is taken at its word. Raises `InputError`
+    for a missing file or column, a column that is there twice, a row with too few or too many cells, an unclosed quote,
+    and a table without rows.
     """
     # newline="" and not splitlines(): U+0085 stands for an ellipsis in MELD and must not end a line.
+    utf8 = encoding == "utf-8"
     try:
-        file = path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+        file = path.open(
+            encoding="utf-8-sig" if utf8 else encoding, errors="surrogateescape" if utf8 else "strict", newline=""
+        )
+    except LookupError:
+        raise InputError(f"there is no encoding {encoding!r}", path) from None
     except FileNotFoundError:
         raise InputError("no such file", path) from None
     except (IsADirectoryError, NotADirectoryError):
         raise InputError("is not a file", path) from None
     count = 0
     with file:
-        rows = csv.reader(file, strict=True)
+        rows = csv.reader(file, strict=True, delimiter=delimiter)
         try:
             header = [name.strip() for name in next(rows, [])]
             missing = [column for column in columns if column not in header]
@@ -62,7 +71,36 @@ def read_table(path: Path, columns: Collection[str]) -> Iterator[tuple[int, dict
                 yield rows.line_num, dict(zip(header, cells, strict=True))
         except csv.Error as error:
             raise InputError(f"is not CSV: {error}", path, rows.line_num) from None
+        except UnicodeDecodeError as error:
+            raise InputError(f"is not {encoding} ({error.reason})", path, rows.line_num + 1) from None
     if not count:
+        raise InputError("holds no rows", path)
+
+
+def read_records(
+    path: Path, columns: Collection[str], delimiter: str | None = None, encoding: str = "utf-8"
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line, row) of a table by its suffix: `.json` (a list of objects; the number of one stands for the line),
+    `.jsonl`, `.tsv`, else CSV. Cells of JSON keep their types. Raises as `read_table`.
+    """
+    if path.suffix not in (".json", ".jsonl"):
+        yield from read_table(path, columns, delimiter or ("\t" if path.suffix == ".tsv" else ","), encoding)
+        return
+    rows: Iterable[tuple[int, Any]] = read_rows(path)
+    if path.suffix == ".json":
+        value = read_json(path)
+        rows = enumerate(value if isinstance(value, list) else [value], 1)
+    empty = True
+    for line, row in rows:
+        if not isinstance(row, dict):
+            raise InputError("is not an object with the columns as its keys", path, line)
+        if missing := [column for column in columns if column not in row]:
+            raise InputError(f"has no {', '.join(missing)} (its keys: {', '.join(row)[:200] or 'none'})", path, line)
+        if wrong := [column for column in columns if isinstance(row[column], str) and not is_text(row[column])]:
+            raise InputError(f"{wrong[0]} holds half of a surrogate pair, which is no character", path, line)
+        empty = False
+        yield line, row
+    if empty:
         raise InputError("holds no rows", path)
 
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from swift_plugins.files import InputError, read_rows
 from swift_plugins.rows import check_row
-from swift_plugins.tasks import TASKS, Task, split_channel
+from swift_plugins.tasks import TASKS, LabelTask, Task, split_channel
 
 # Reasons for which a row can be left out instead of refused.
 EXCLUSIONS = {
@@ -315,6 +315,8 @@ class _Collector:
     def _channel(self, row: dict, path: Path, line: int) -> tuple[str, str, Channel]:
         """(channel as the row names it, mark of the row, the channel in which it is scored)."""
         name = row.get("channel") or self.task
+        if self.task and name and "." not in str(name):  # a channel of somebody else's, which is no <dataset>.<task>
+            name = self.task
         if name is None:
             raise InputError("has no channel; say which one with --task, such as --task meld.mer", path, line)
         if name not in self._names:
@@ -340,7 +342,9 @@ class _Collector:
             return None
         if not channel.golds:
             channel.task = channel.task.variant(text, channel.dataset)
-        gold = self._parse(channel, text)[0]
+        gold, found = self._parse(channel, text)
+        if gold is None and channel.dataset in LabelTask.plain:  # its golds are written as their owner liked
+            gold = found
         if gold is None:
             if "bad-gold" not in self.exclude:
                 raise InputError(
@@ -411,7 +415,10 @@ def scored_as(channel: str) -> tuple[str, str]:
         raise InputError(str(error)) from None
     task = TASKS[key]
     if task.labels and dataset not in task.labels:
-        raise InputError(f"no label set of {key} for dataset {dataset!r}: it is one of {', '.join(task.labels)}")
+        raise InputError(
+            f"no label set of {key} for dataset {dataset!r}: it is one of {', '.join(task.labels)}; AMT_EXTENSIONS=FILE"
+            " names the file of a dataset of your own, --labels FILE the labels of any other rows"
+        )
     part, mark = task.parts.get(part, (part, ""))
     return ".".join(filter(None, (dataset, key, part))), mark
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import re
 
-from swift_plugins import extensions
+from swift_plugins import declared, extensions
+from swift_plugins.files import InputError
 from swift_plugins.tasks import ecpe, eri, fer, mer, msa
 from swift_plugins.tasks.task import Gold, LabelTask, LeftOut, Task
 
@@ -38,4 +39,19 @@ def task_of(channel: object) -> tuple[Task, str]:
     return TASKS[key].of_part(part), dataset
 
 
+def _add_labels(dataset: declared.Declared) -> None:
+    """Give the tasks the label sets of a declared dataset."""
+    for key in (*(dataset.tasks or ()), *dataset.labels, *dataset.prompts):
+        if key not in TASKS:
+            raise InputError(f"{key} is no task (one of {', '.join(TASKS)})", dataset.path)
+    for key, words in dataset.labels.items():
+        if dataset.name in TASKS[key].labels:
+            raise InputError(f"name: {dataset.name} is a dataset of the project; give yours another", dataset.path)
+        try:
+            TASKS[key].add_labels(dataset.name, tuple(words))
+        except ValueError as error:
+            raise InputError(f"labels.{key}: {error}", dataset.path) from None
+
+
 extensions.load()
+declared.watch(_add_labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,11 +16,18 @@ Pair = tuple[int, str, int]  # (index of the emotion utterance, its emotion, ind
 EMOTIONS = ("anger", "disgust", "fear", "joy", "sadness", "surprise")
 # Six digits are more than any conversation has; longer runs of digits are noise, and int() refuses very long ones.
 _NUMBER = "(0|[1-9][0-9]{0,5})"
-_PAIR = re.compile(rf"{_NUMBER}_({'|'.join(EMOTIONS)}),{_NUMBER}", re.ASCII)
-# (?ai:…): without ASCII, ignoring case also takes "ſ" for "s"
-_PAIR_LENIENT = re.compile(
-    rf"(?<![0-9])([0-9]{{1,6}})\s*_\s*((?ai:{'|'.join(EMOTIONS)}))[\s\"'“”‘’,，]+([0-9]{{1,6}})(?![0-9])"
-)
+
+
+@functools.cache
+def _pair_pattern(emotions: tuple[str, ...]) -> re.Pattern:
+    return re.compile(rf"{_NUMBER}_({'|'.join(map(re.escape, emotions))}),{_NUMBER}", re.ASCII)
+
+
+@functools.cache
+def _lenient_pattern(emotions: tuple[str, ...]) -> re.Pattern:
+    names = "|".join(map(re.escape, emotions))
+    case = "ai" if names.isascii() else "i"  # without ASCII, ignoring case also takes "ſ" for "s"
+    return re.compile(rf"(?<![0-9])([0-9]{{1,6}})\s*_\s*((?{case}:{names}))[\s\"'“”‘’,，]+([0-9]{{1,6}})(?![0-9])")
 
 
 class Target(NamedTuple):
@@ -52,7 +60,7 @@ class Ecpe(Task):
         if sample.causes is None:
             return
         gold = tuple((sample.index, sample.gold_emotion or sample.emotion, cause) for cause in sample.causes)
-        target = sample.emotion in EMOTIONS
+        target = sample.emotion in self.emotions(sample.dataset)
         if sample.gold_emotion is not None:
             if target or gold:
                 yield Gold(gold, "predicted" if target else "missed")
@@ -65,6 +73,15 @@ class Ecpe(Task):
         else:
             yield Gold(gold)
 
+    def emotions(self, dataset: str) -> tuple[str, ...]:
+        """The emotions that have causes, as answers write them."""
+        return self.labels.get(dataset, EMOTIONS)
+
+    def add_labels(self, dataset: str, labels: tuple[str, ...]) -> None:
+        if wrong := [label for label in labels if re.search(r"[,;_]|^[0-9]|[0-9]$", label) or label != label.lower()]:
+            raise ValueError(f"{wrong[0]!r} cannot be read back from 5_{wrong[0]},2: lower case, without , ; _")
+        super().add_labels(dataset, labels)
+
     def facts(self, sample: Any) -> dict[str, Any]:
         """The target's line, its emotion as the prompt shows it, and the line before it."""
         before = [line.index for line in sample.conversation if line.index < sample.index]
@@ -73,7 +90,7 @@ class Ecpe(Task):
 
     def target(self, gold: Any, dataset: str) -> str:
         for index, emotion, cause in gold:
-            if emotion not in EMOTIONS or not (0 <= index < 10**6 and 0 <= cause < 10**6):
+            if emotion not in self.emotions(dataset) or not (0 <= index < 10**6 and 0 <= cause < 10**6):
                 raise ValueError(f"{(index, emotion, cause)!r} is not an emotion-cause pair of {dataset}")
         return ";".join(f"{index}_{emotion},{cause}" for index, emotion, cause in gold)
 
@@ -81,7 +98,9 @@ class Ecpe(Task):
         if not isinstance(response, str):
             return None
         answer = response.strip()
-        matches = [_PAIR.fullmatch(piece) for piece in answer.split(";")] if answer else []
+        matches = (
+            [_pair_pattern(self.emotions(dataset)).fullmatch(piece) for piece in answer.split(";")] if answer else []
+        )
         return None if None in matches else tuple(_pair(match) for match in matches if match)
 
     def lenient(self, response: object, dataset: str) -> tuple[Pair, ...] | None:
@@ -90,7 +109,8 @@ class Ecpe(Task):
             return None
         if (exact := self.strict(response, dataset)) is not None:
             return exact
-        return tuple(_pair(match) for match in _PAIR_LENIENT.finditer(without_reasoning(response))) or None
+        found = _lenient_pattern(self.emotions(dataset)).finditer(without_reasoning(response))
+        return tuple(_pair(match) for match in found) or None
 
     def official(self, response: object, dataset: str) -> tuple[str, ...]:
         """EmoVerse's script: whatever stands between `;` is a prediction, readable or not, an empty answer too."""
@@ -120,7 +140,7 @@ class Ecpe(Task):
         result = {}
         for protocol in self.protocols:
             own = Counter({key[1:]: count for key, count in counts.items() if key[0] == protocol})
-            result[protocol] = metrics.set_scores(own, EMOTIONS)
+            result[protocol] = metrics.set_scores(own, self.emotions(dataset))
             if any(emotion is None for _, emotion in own):
                 # A target that does not say its emotion: a wrong prediction all the same, but of which class?
                 del result[protocol]["weighted_precision"], result[protocol]["weighted_f1"]
@@ -129,7 +149,11 @@ class Ecpe(Task):
     def score_official(self, dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Figures:
         """Pieces of text against pieces of text, row by row, rows with an empty gold left out."""
         pieces = [self.target(gold, dataset).split(";") if gold else () for gold in golds]
-        return {"paper": metrics.set_scores(metrics.paper_pair_counts(pieces, predictions, _emotion_of), EMOTIONS)}
+        return {
+            "paper": metrics.set_scores(
+                metrics.paper_pair_counts(pieces, predictions, _emotion_of), self.emotions(dataset)
+            )
+        }
 
     def protocols_of(self, part: str) -> tuple[str, ...]:
         """With predicted emotions only semeval: the paper's protocol does not see what is predicted for nothing."""

@@ -11,6 +11,7 @@ from swift_plugins import metrics
 from swift_plugins.tasks.task import Figures, Gold, LabelTask, LeftOut, Task, without_reasoning
 
 ZERO = "zero"
+BINARY = ("Positive", "Negative")
 
 
 class Msa(LabelTask):
@@ -19,8 +20,8 @@ class Msa(LabelTask):
     key = "msa"
     name = "multimodal sentiment analysis"
     identifier = "<sentiment>"
-    labels = dict.fromkeys(("mosei", "meld", "mosi"), ("Positive", "Negative"))
-    wordings = ("msa_score", "msa_three")
+    labels = dict.fromkeys(("mosei", "meld", "mosi"), BINARY)
+    wordings = ("msa_score", "msa_three", "msa_labels")
     protocols = ("acc2",)
     headlines = (("acc2_has0", "Acc2 negative / non-negative"), ("acc2_non0", "Acc2 negative / positive"))
     table_1 = 25_859
@@ -28,6 +29,9 @@ class Msa(LabelTask):
 
     def golds(self, sample: Any, records: Mapping[str, dict], options: Any) -> Iterator[Gold | LeftOut]:
         if sample.sentiment is None:
+            return
+        if self.wording_of(sample.dataset) != self.key:
+            yield Gold(sample.sentiment)
             return
         neutral = sample.sentiment == "neutral"
         if options.msa == "three":
@@ -40,6 +44,15 @@ class Msa(LabelTask):
             yield LeftOut("neutral sentiment (--neutral drop)")
         else:
             yield Gold("positive" if neutral else sample.sentiment)
+
+    def wording_of(self, dataset: str) -> str:
+        """A set of other labels than Positive and Negative is asked for in general, and scored as classes."""
+        labels = {label.lower() for label in self.labels.get(dataset, BINARY)}
+        return self.key if labels == {label.lower() for label in BINARY} else "msa_labels"
+
+    def add_labels(self, dataset: str, labels: tuple[str, ...]) -> None:
+        super().add_labels(dataset, labels)
+        THREE.labels[dataset] = ("Positive", "Neutral", "Negative")  # build_amt --msa three
 
     def target(self, gold: Any, dataset: str) -> str:
         return SCORE.target(gold, dataset) if isinstance(gold, float) else super().target(gold, dataset)
@@ -55,6 +68,8 @@ class Msa(LabelTask):
         return THREE if part == "three" else self
 
     def variant(self, gold: object, dataset: str) -> Task:
+        if self.wording_of(dataset) != self.key:
+            return CLASSES
         return self if SCORE.strict(gold, dataset) is None else SCORE
 
     def row_key(self, facts: Mapping[str, Any], mark: str, gold: Any) -> bool:
@@ -107,14 +122,14 @@ class MsaScore(Msa):
         return {"mean score": [sum(golds) / len(golds)] * len(golds)}
 
 
-class MsaThree(LabelTask):
-    """Sentiment in MELD's own three classes (`build_amt --msa three`), channel `<dataset>.msa.three`."""
+class MsaClasses(LabelTask):
+    """How an msa channel of other labels than Positive and Negative is read: as classes."""
 
     key = "msa"
-    name = "multimodal sentiment analysis, three classes"
+    name = "multimodal sentiment analysis, classes"
     identifier = "<sentiment>"
-    labels = dict.fromkeys(Msa.labels, ("Positive", "Neutral", "Negative"))
-    protocols = ("three",)
+    labels = Msa.labels
+    protocols = ("labels",)
     headlines = (("weighted_f1", "weighted F1"), ("accuracy", "accuracy"))
 
     def count(self, dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Counter:
@@ -124,6 +139,15 @@ class MsaThree(LabelTask):
         return metrics.classification(counts, self.classes(dataset))
 
 
+class MsaThree(MsaClasses):
+    """Sentiment in MELD's own three classes (`build_amt --msa three`), channel `<dataset>.msa.three`."""
+
+    name = "multimodal sentiment analysis, three classes"
+    labels = dict.fromkeys(Msa.labels, ("Positive", "Neutral", "Negative"))
+    protocols = ("three",)
+
+
 SCORE = MsaScore()
+CLASSES = MsaClasses()
 THREE = MsaThree()
 TASK = Msa()

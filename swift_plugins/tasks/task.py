@@ -82,7 +82,17 @@ class Task:
         """What scorer and baselines need to know of a row; it travels in the row, from builder to result."""
         return {"dialogue": sample.dialogue} if sample.dialogue else {}
 
+    def wording_of(self, dataset: str) -> str:
+        """The key of its wording in configs/prompts.yaml: its own, but for sentiments of other labels."""
+        return self.key
+
     # Writing and reading answers
+
+    def add_labels(self, dataset: str, labels: tuple[str, ...]) -> None:
+        """Take the labels of a dataset of one's own; ValueError for what cannot be read back from an answer."""
+        if not isinstance(self.labels, dict):
+            raise ValueError(f"answers of {self.key} are not from a set of labels")
+        self.labels[dataset] = labels
 
     def target(self, gold: Any, dataset: str) -> str:
         """The gold answer as a row holds it; ValueError for a gold that the dataset does not have."""
@@ -109,7 +119,10 @@ class Task:
         return self
 
     def variant(self, gold: object, dataset: str) -> Task:
-        """The task that reads a channel whose first gold answer is this one: itself, but for numeric sentiment."""
+        """The task that reads a channel whose first gold answer is this one.
+
+        Itself, but for numeric sentiment, and for label sets that no published script or figure knows.
+        """
         return self
 
     # Figures
@@ -181,7 +194,12 @@ class Task:
 
 
 class LabelTask(Task):
-    """A task whose answer is one label of a closed set: `Surprise.`"""
+    """A task whose answer is one label of a closed set: `Surprise.`
+
+    plain: datasets whose rows were not built here, and may write a label without the full stop.
+    """
+
+    plain: set[str] = set()
 
     def target(self, gold: Any, dataset: str) -> str:
         for label in self.labels_of(dataset):
@@ -193,7 +211,9 @@ class LabelTask(Task):
         if not isinstance(response, str):
             return None
         answer = response.strip()
-        return next((label.lower() for label in self.labels_of(dataset) if answer == f"{label}."), None)
+        exact = ("{}.", "{}") if dataset in self.plain else ("{}.",)
+        labels = self.labels_of(dataset)
+        return next((label.lower() for label in labels if answer in [form.format(label) for form in exact]), None)
 
     def lenient(self, response: object, dataset: str) -> str | None:
         return label_in(response, self.labels_of(dataset))
@@ -227,14 +247,16 @@ def label_in(text: object, labels: tuple[str, ...]) -> str | None:
     for match in _pattern(labels).finditer(text):
         if _NEGATION.search(text, max(0, match.start() - 24), match.start()):
             return None
-        found.add(match[0].lower())
+        found.add(labels[int((match.lastgroup or "")[1:])].lower())
     return found.pop() if len(found) == 1 else None
 
 
-# "not positive", "isn't really positive", "non-negative", "neither joy": what stands right before a label denies it.
+# "not positive", "isn't really positive", "non-negative", "neither joy", "不太开心": what stands right before a label
+# denies it.
 _NEGATION = re.compile(
-    r"(?:\b(?:not|no|never|neither|nor|without|non|cannot)|n['’]t)"
-    r"(?:[\s*_\"-]+(?:a|an|the|very|really|so|at all))?[\s*_\"-]*\Z",
+    r"(?:(?:\b(?:not|no|never|neither|nor|without|non|cannot)|n['’]t)"
+    r"(?:[\s*_\"-]+(?:a|an|the|very|really|so|at all))?"
+    r"|[不没沒非无無未](?:是|有|会|太|很|怎么|那么|算|够|再|感到|觉得|感觉|显得){0,3})[\s*_\"“「-]*\Z",
     re.IGNORECASE,
 )
 _REASONING = ("think", "thinking", "reasoning")
@@ -248,11 +270,23 @@ def without_reasoning(text: str) -> str:
     return text
 
 
+# Scripts that put no space between words: a label of theirs, or beside one of theirs, needs no boundary.
+_UNSPACED = "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+
+
 @functools.cache
 def _pattern(labels: tuple[str, ...]) -> re.Pattern:
-    # `_` counts as punctuation (markdown's _joy_), so \b would not do; ASCII, so that a label inside a sentence in
-    # Chinese is found and "ſ" is not taken for "s"
-    return re.compile(rf"(?<![^\W_])(?:{'|'.join(labels)})(?![^\W_])", re.IGNORECASE | re.ASCII)
+    """Any of the labels, the longest where one begins like another; the group's name is the label's number."""
+    # `_` counts as punctuation (markdown's _joy_), so \b would not do. A label of ASCII letters ignores ASCII case
+    # only: "ſ" is not taken for "s".
+    letter = rf"[^\W_{_UNSPACED}]"
+    spaced = re.compile(letter)
+    parts = []
+    for number, label in sorted(enumerate(labels), key=lambda item: -len(item[1])):
+        before = rf"(?<!{letter})" if spaced.match(label[0]) else ""
+        after = rf"(?!{letter})" if spaced.match(label[-1]) else ""
+        parts.append(rf"(?P<_{number}>{before}(?{'ai' if label.isascii() else 'i'}:{re.escape(label)}){after})")
+    return re.compile("|".join(parts))
 
 
 def set_f1(gold: Iterable, prediction: Iterable) -> float:
