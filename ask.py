@@ -92,8 +92,8 @@ def lines(record: dict) -> Iterator[str]:
 def main() -> int:
     """Ask about every clip; 2 when one of them could not be asked about."""
     options = parse(Options, __doc__, prog="python ask.py")
-    from app.asking import askable, channels
-    from app.clips import find_clips
+    from app.asking import askable, channels, look_and_ask
+    from app.clips import Clip, find_clips
     from data_prep import prompts
 
     clips = list(find_clips(options.clips))
@@ -116,7 +116,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         records, pages = [], []
         for number, path in enumerate(clips):
-            record, page = _one(options, path, said[path], model, wanted, wording, Path(scratch) / str(number))
+            folder = Path(scratch) / str(number)
+            folder.mkdir()
+            try:
+                clip = Clip(path, said[path], table_of(options.csv, path))
+                record, page = look_and_ask(model, clip, wanted, wording, folder, options.openface)
+            except InputError as error:
+                record, page = {"clip": str(path), "text": said[path], "error": str(error)}, []
             records.append(record)
             pages.append(page)
             print("\n".join(lines(record)), flush=True)
@@ -129,25 +135,6 @@ def main() -> int:
             write_page(options.html / "index.html", model.name, records, pages)
             print(f"written: {options.html / 'index.html'}", file=sys.stderr)
     return 2 if any("error" in record for record in records) else 0
-
-
-def _one(options: Options, path: Path, text: str, model, wanted: dict, wording, scratch: Path) -> tuple[dict, list]:
-    """The record of one clip, and the pictures for its page."""
-    from app.asking import ask
-    from app.clips import Clip, look
-
-    start = time.perf_counter()
-    record: dict = {"clip": str(path), "text": text}
-    scratch.mkdir()
-    try:
-        clip = Clip(path, text, table_of(options.csv, path))
-        seen = look(clip, scratch, options.openface)
-    except InputError as error:
-        return record | {"error": str(error)}, []
-    record |= {"frames": seen.frames, "duration": seen.seconds, "peak": seen.as_json()}
-    record["tasks"] = {key: ask(model, channel, clip, seen, wording).as_json() for key, channel in wanted.items()}
-    record["seconds"] = round(time.perf_counter() - start, 3)
-    return record, seen.shown()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,95 @@
+"""Puts the app together and serves it: the model, the rows, the reviews, the page, its routes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from app import ui
+from app.asking import askable, channels
+from app.engine import Model, newest_checkpoint, open_model
+from app.examples import make_examples
+from app.media import Media
+from app.reviews import Reviews
+from app.rows import Shelf, amt_files
+from data_prep import prompts
+from swift_plugins.files import ROOT, InputError
+
+if TYPE_CHECKING:
+    from app.__main__ import Options
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def shelf_of(options: Options) -> Shelf | None:
+    """The rows to browse, None where no file was named."""
+    if not (options.data or options.result):
+        return None
+    root = options.media_root or Path(os.environ.get("AMT_MEDIA") or options.data or ".")
+    if not root.is_dir():
+        raise InputError("no such folder", root)
+    return Shelf(amt_files(options.data) if options.data else (), options.result, root, options.fer)
+
+
+def model_of(options: Options) -> Model:
+    """The model to ask, as `ask.py` chooses it."""
+    checkpoint = options.checkpoint or newest_checkpoint(Path(os.environ.get("OUTPUT_ROOT", ROOT / "output")))
+    if checkpoint is not None and not checkpoint.is_dir():
+        raise InputError("no such folder", checkpoint)
+    start = time.perf_counter()
+    print("loading the model …", file=sys.stderr, flush=True)
+    model = open_model(checkpoint, options.model, options.server)
+    print(f"{model.name}, loaded in {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+    return model
+
+
+def make_app(options: Options, scratch: Path) -> FastAPI:
+    """The ASGI app; `scratch` is where uploads and examples lie. Raises `InputError`."""
+    wanted = channels(askable(), options.dataset)
+    wording = prompts.load(options.prompts)
+    shelf = shelf_of(options)  # before the model, so that a wrong file is told at once
+    reviews = Reviews(options.eri) if options.eri else None
+    media = Media()
+    asking = ui.Asking(model_of(options), wanted, wording, make_examples(scratch), options.openface)
+    blocks = ui.build(asking, shelf, reviews, media)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    if options.host in LOCAL:  # a page of the internet cannot read this one by giving 127.0.0.1 a name of its own
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL])
+    app.include_router(media.router)
+    fonts = ("system-ui", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif")
+    return gr.mount_gradio_app(
+        app,
+        blocks,
+        path="/",
+        server_name=options.host,
+        server_port=options.port,
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        ssr_mode=False,
+        max_file_size=options.max_mb * 1_000_000,
+        theme=gr.themes.Default(font=fonts, font_mono=("monospace",)),
+        css=ui.CSS,
+        head=f"<script>{ui.KEYS}</script>",
+    )
+
+
+def serve(options: Options, bound: socket.socket, scratch: Path) -> None:
+    """Serve on the bound socket until a signal."""
+    app = make_app(options, scratch)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
+    signal.signal(signal.SIGHUP, server.handle_exit)
+    host, port = bound.getsockname()[:2]
+    print(f"http://{host}:{port}", flush=True)
+    server.run(sockets=[bound])
