@@ -1,7 +1,7 @@
 """The app: ask about a clip, browse rows and results, review reasons, in a browser on this machine.
 
     python -m app                                                           # the model trained last, else the demo's
-    python -m app --data amt --media-root raw --result output/4b/stage2.test.jsonl --fer raw/mosei/fer.jsonl
+    python -m app --data amt --media-root raw --result output/4b/stage2.test.jsonl
     python -m app --eri raw/mosei --data amt --media-root raw               # review by keyboard: a, r, e, u, arrows
 
 Uploads are kept in a temporary folder until an hour has passed or the app ends. A review is written to
@@ -19,7 +19,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from swift_plugins.files import ROOT, InputError, run_cli
+from swift_plugins.files import InputError, run_cli
 from swift_plugins.options import option, parse
 
 
@@ -36,7 +36,7 @@ class Options:
     data: Path | None = option(None, metavar="DIR", help="browse the AMT rows of this folder")
     result: tuple[Path, ...] = option((), metavar="FILE", help="browse results of swift infer")
     media_root: Path | None = option(None, metavar="DIR", help="folder of the rows' clips (AMT_MEDIA, else --data)")
-    fer: tuple[Path, ...] = option((), metavar="FILE", help="fer.jsonl: peak frames and Action Units of the rows")
+    fer: tuple[Path, ...] = option((), metavar="FILE", help="peak frames, Action Units (media root/*/fer.jsonl)")
     eri: Path | None = option(None, metavar="DIR", help="review the reasons in this folder of data_prep.eri")
     host: str = option("127.0.0.1", metavar="NAME", help="where to listen (127.0.0.1)")
     port: int = option(7860, metavar="N", help="and on which port (7860)")

@@ -75,7 +75,7 @@ class Reviews:
 
     def check_name(self, reviewer: str) -> str:
         """The name as it is used in the file's name; `InputError` for one that cannot be."""
-        name = reviewer.strip().lower()
+        name = (reviewer or "").strip().lower()
         if not _NAME.fullmatch(name) or name in (AGREED, BY_HAND):
             raise InputError("a reviewer's name has 1 to 40 letters, digits, - or _, and is not agreed or sheet")
         return name

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.fer.au_table import BLINK, INTENSITIES, OpenFaceError, read_faces
+from data_prep.readers.media import SUFFIXES
 from swift_plugins.files import InputError, read_rows, read_rows_at
 from swift_plugins.scoring.results import media_of, printable, query_of, scored_as
 from swift_plugins.tasks import Task, task_of
@@ -62,6 +63,7 @@ class Shelf:
             for line, row in read_rows(path, offsets):
                 self._add(number, line, row, is_result=number >= first_result)
             self._offset.extend(offsets)
+        self._videos: dict[str, dict[str, Path]] = {}
         self.fer = {record.get("id"): (path, record) for path in fer for _, record in read_rows(path)}
 
     def __len__(self) -> int:
@@ -126,7 +128,10 @@ class Shelf:
             gold = row.get("labels", row.get("label", row.get("response")))
             if (answer := (self._channel[number], str(gold))) not in answers:
                 answers.append(answer)
+        if media and not any(path.suffix.lower() in SUFFIXES for path in media) and (video := self._video(name)):
+            media = {video: None} | media
         peak = self._peak(name, [*media])
+        media.pop(peak["image"] if peak else None, None)
         return {"media": [*media], "answers": answers, "text": text, "peak": peak}
 
     def page(self, number: int) -> dict[str, Any]:
@@ -136,7 +141,7 @@ class Shelf:
         is_result = "labels" in row or "label" in row or "messages" in row
         gold = row.get("labels", row.get("label")) if is_result else row.get("response")
         wrong, why = verdict(channel, row.get("response"), gold) if is_result else (None, "")
-        clip = self.clip(name) if name else {"answers": [], "text": "", "peak": None}
+        clip = self.clip(name) if name else {"media": self.media(row), "answers": [], "peak": None}
         return {
             "id": name,
             "channel": channel,
@@ -147,10 +152,21 @@ class Shelf:
             "response": str(row.get("response")) if is_result else None,
             "wrong": wrong,
             "why": why,
-            "media": self.media(row),
+            "media": clip["media"],
             "others": [answer for answer in clip["answers"] if answer[0] != channel],
             "peak": clip["peak"],
         }
+
+    def _video(self, name: str) -> Path | None:
+        """The clip of a row that names its peak frame only: `<dataset>/<split>/a/b` is a/b.mp4 below the dataset."""
+        dataset, *rest = name.split("/")
+        if len(rest) != 3 or self.media_root is None:
+            return None
+        if dataset not in self._videos:
+            files = (self.media_root / dataset).rglob("*")
+            clips = (path for path in files if path.suffix.lower() in SUFFIXES)
+            self._videos[dataset] = {f"{path.parent.name}/{path.stem}": path for path in clips}
+        return self._videos[dataset].get("/".join(rest[1:]))
 
     def _peak(self, name: str, media: list[Path]) -> dict[str, Any] | None:
         """The clip's record of data_prep.fer: picture, frame, phrases, and intensities where its table is there."""

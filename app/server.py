@@ -38,7 +38,8 @@ def shelf_of(options: Options) -> Shelf | None:
     root = options.media_root or Path(os.environ.get("AMT_MEDIA") or options.data or ".")
     if not root.is_dir():
         raise InputError("no such folder", root)
-    return Shelf(amt_files(options.data) if options.data else (), options.result, root, options.fer)
+    fer = options.fer or sorted(root.glob("*/fer.jsonl"))
+    return Shelf(amt_files(options.data) if options.data else (), options.result, root, fer)
 
 
 def model_of(options: Options) -> Model:

@@ -27,16 +27,27 @@ from swift_plugins.tasks import TASKS
 KEYS = """
 const keys = {a: "accept", r: "reject", e: "edit", u: "undo", ArrowRight: "next", ArrowLeft: "previous"};
 document.addEventListener("keydown", event => {
-    const typing = event.target.closest("textarea, input:not([type=radio]):not([type=checkbox]), [role=listbox]");
+    const control = event.ctrlKey || event.metaKey;
     let name = keys[event.key];
-    if (typing) name = {Escape: "cancel", Enter: event.ctrlKey || event.metaKey ? "save" : ""}[event.key];
-    else if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("video, [role=tab]")) return;
+    if (event.target.closest("textarea, input:not([type=checkbox]):not([type=radio]), [role=listbox]"))
+        name = {Escape: "cancel", Enter: control ? "save" : ""}[event.key];
+    else if (control || event.altKey) return;
+    else if (event.key.startsWith("Arrow") && event.target.closest("video, [role=tab], [type=radio]")) return;
     if (!name) return;
-    const button = [...document.querySelectorAll("button." + name)].find(one => one.offsetParent && !one.disabled);
+    const button = [...document.querySelectorAll("button.key-" + name)].find(one => one.offsetParent && !one.disabled);
     if (button) { event.preventDefault(); button.click(); }
+});
+// Arrows belong to a tab or a choice that was reached by keyboard, not to one that was clicked.
+document.addEventListener("click", event => {
+    const clicked = event.target.closest("[role=tab], label");
+    if (event.detail && clicked && !clicked.querySelector("textarea, [type=text], [type=number]"))
+        setTimeout(() => document.activeElement.blur(), 0);
 });
 """
 FOCUS = "() => setTimeout(() => document.querySelector('.reason-box textarea')?.focus(), 100)"
+# A reviewer's name, in their browser.
+REMEMBER = "name => { localStorage.setItem('emoverse-reviewer', name) }"
+RECALL = "() => localStorage.getItem('emoverse-reviewer') ?? ''"
 CSS = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 NO_CLIP = "upload a clip, record one, or choose an example"
 
@@ -100,7 +111,7 @@ def ask_tab(asking: Asking) -> None:
             for path in filter(None, (video, table)):
                 record["error"] = record["error"].replace(path, Path(path).name)
             return page.answers(record, [])
-        seconds = f'<p class="amt muted timing">{record["seconds"]:.1f} s in all</p>'
+        seconds = f'<div class="amt"><p class="muted timing">{record["seconds"]:.1f} s in all</p></div>'
         return page.answers(record, pictures) + seconds
 
     with gr.Row():
@@ -110,7 +121,6 @@ def ask_tab(asking: Asking) -> None:
                 sources=["upload", "webcam"],
                 include_audio=True,  # as recorded: without, each clip goes through ffmpeg
                 webcam_options=gr.WebcamOptions(mirror=False),
-                height=280,
                 elem_id="clip",
             )
             text = gr.Textbox(label="What is said in it", lines=2, elem_id="transcript")
@@ -121,7 +131,7 @@ def ask_tab(asking: Asking) -> None:
                 table = gr.File(label="CSV", file_types=[".csv"], height=120)
             button = gr.Button("Ask", variant="primary", elem_id="ask")
         with gr.Column(scale=2, min_width=300):
-            shown = gr.HTML(page.answers({"error": ""}, []), elem_id="answer", min_height=120)
+            shown = gr.HTML('<div class="amt"><p class="muted">The answer will stand here.</p></div>', elem_id="answer")
     if asking.examples:
         gr.Examples(
             [[clip, words, units] for clip, words, units in asking.examples],
@@ -136,7 +146,7 @@ def browse_tab(blocks: gr.Blocks, shelf: Shelf, media: Media) -> None:
     """One row at a time, of those that were filtered."""
 
     def show(channel: str, wrong: bool, words: str, place: float | None, step: int = 0) -> tuple[str, int, str]:
-        found = shelf.find(channel or None, wrong, words)
+        found = shelf.find(channel or None, bool(wrong), words or "")
         if not found:
             return page.part("row_of_none"), 1, "nothing found"
         place = min(max(1, int(place or 1) + step), len(found))
@@ -149,11 +159,13 @@ def browse_tab(blocks: gr.Blocks, shelf: Shelf, media: Media) -> None:
         channel = gr.Dropdown(choices, value="", label="Channel", min_width=200)
         words = gr.Textbox(label="Search", placeholder="words, an id, a file", min_width=200, elem_id="search")
         wrong = gr.Checkbox(label="wrong answers only", visible=shelf.has_results, min_width=160, elem_id="wrong")
-    with gr.Row(equal_height=True):
-        back = gr.Button("←", elem_classes="previous", min_width=60)
-        place = gr.Number(1, precision=0, minimum=1, show_label=False, min_width=90, elem_id="place")
+    with gr.Row(equal_height=True, elem_id="turn"):
+        back = gr.Button("←", elem_classes="key-previous", min_width=60, scale=0)
+        place = gr.Number(
+            1, precision=0, minimum=1, show_label=False, container=False, min_width=90, scale=0, elem_id="place"
+        )
         count = gr.Markdown(elem_id="count")
-        on = gr.Button("→", elem_classes="next", min_width=60)
+        on = gr.Button("→", elem_classes="key-next", min_width=60, scale=0)
     card = gr.HTML(elem_id="row")
     filters, outputs = [channel, wrong, words], [card, place, count]
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
@@ -168,7 +180,6 @@ def browse_tab(blocks: gr.Blocks, shelf: Shelf, media: Media) -> None:
 def review_tab(blocks: gr.Blocks, reviews: Reviews, shelf: Shelf | None, media: Media) -> None:
     """One reason at a time: accept, reject, edit by button or key; who comes back goes on where they stopped."""
     desk = Desk(reviews, shelf, media)
-    remembered = gr.BrowserState("", storage_key="emoverse-reviewer", secret="only a name")
     current, last = gr.State(""), gr.State("")
     with gr.Row():
         name = gr.Textbox(label="Reviewer", placeholder="your name, then Enter", min_width=160, elem_id="reviewer")
@@ -178,24 +189,25 @@ def review_tab(blocks: gr.Blocks, reviews: Reviews, shelf: Shelf | None, media: 
     card = gr.HTML(elem_id="record")
     with gr.Row():
         buttons = {
-            "accept": gr.Button("Accept (a)", variant="primary", elem_classes="accept", min_width=90),
-            "reject": gr.Button("Reject (r)", variant="stop", elem_classes="reject", min_width=90),
-            "edit": gr.Button("Edit (e)", elem_classes="edit", min_width=90),
-            "undo": gr.Button("Undo (u)", elem_classes="undo", min_width=90),
-            "previous": gr.Button("←", elem_classes="previous", min_width=50),
-            "next": gr.Button("→", elem_classes="next", min_width=50),
+            "accept": gr.Button("Accept (a)", variant="primary", elem_classes="key-accept", min_width=90),
+            "reject": gr.Button("Reject (r)", variant="stop", elem_classes="key-reject", min_width=90),
+            "edit": gr.Button("Edit (e)", elem_classes="key-edit", min_width=90),
+            "undo": gr.Button("Undo (u)", elem_classes="key-undo", min_width=90),
+            "previous": gr.Button("←", elem_classes="key-previous", min_width=50),
+            "next": gr.Button("→", elem_classes="key-next", min_width=50),
         }
     with gr.Group(visible=False) as editor:
         text = gr.Textbox(label="The reason in your words", lines=3, elem_classes="reason-box")
         with gr.Row():
-            save = gr.Button("Save (Ctrl+Enter)", variant="primary", elem_classes="save")
-            cancel = gr.Button("Cancel (Esc)", elem_classes="cancel")
+            save = gr.Button("Save (Ctrl+Enter)", variant="primary", elem_classes="key-save")
+            cancel = gr.Button("Cancel (Esc)", elem_classes="key-cancel")
     with gr.Accordion("Agreement between reviewers", open=False) as agreement:
         table = gr.HTML()
     outputs = [card, state, current, last, editor]
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     inputs = [name, show, current, last]
-    name.submit(desk.start, inputs, outputs, **quiet).then(lambda n: n, name, remembered, **quiet)
+    name.submit(desk.start, inputs, outputs, **quiet)
+    name.submit(None, name, js=REMEMBER, **quiet)
     show.change(desk.start, inputs, outputs, **quiet)
     for key in ("accept", "reject"):
         buttons[key].click(partial(desk.decide, key), inputs, outputs, **quiet)
@@ -207,7 +219,7 @@ def review_tab(blocks: gr.Blocks, reviews: Reviews, shelf: Shelf | None, media: 
     opened.then(None, js=FOCUS, **quiet)
     cancel.click(lambda: gr.Group(visible=False), None, editor, js="() => document.activeElement.blur()", **quiet)
     agreement.expand(lambda: page.part("agreement", reviews.agreement()), None, table, **quiet)
-    blocks.load(lambda known: known, remembered, name, **quiet).then(desk.start, inputs, outputs, **quiet)
+    blocks.load(None, None, name, js=RECALL, **quiet).then(desk.start, inputs, outputs, **quiet)
 
 
 class Desk:
@@ -252,14 +264,14 @@ class Desk:
 
     def open_editor(self, name: str, current: str) -> tuple:
         """The editor with the reviewer's own words, else the model's."""
-        if not current or not name.strip():
+        if not current or not (name or "").strip():
             return gr.Group(visible=False), ""
         mine = self.reviews.of(self.reviews.check_name(name)).get(current, ("", ""))
         return gr.Group(visible=True), mine[1] or self.reviews.records[current]["reason"]
 
     def _shown(self, name: str, show: str, current: str, last: str) -> tuple:
         closed = gr.Group(visible=False)
-        if not name.strip():
+        if not (name or "").strip():
             return "", "Who reviews? Say your name; your decisions are kept under it.", "", "", closed
         try:
             reviewer = self.reviews.check_name(name)
