@@ -186,7 +186,6 @@ def review_tab(blocks: gr.Blocks, reviews: Reviews, shelf: Shelf | None, media: 
         choices = [("open", "open"), ("decided", "decided"), ("disputed", "disputed"), ("all", "all")]
         show = gr.Radio(choices, value="open", label="Show", min_width=240, elem_id="show")
     state = gr.Markdown(elem_id="progress")
-    card = gr.HTML(elem_id="record")
     with gr.Row():
         buttons = {
             "accept": gr.Button("Accept (a)", variant="primary", elem_classes="key-accept", min_width=90),
@@ -201,6 +200,7 @@ def review_tab(blocks: gr.Blocks, reviews: Reviews, shelf: Shelf | None, media: 
         with gr.Row():
             save = gr.Button("Save (Ctrl+Enter)", variant="primary", elem_classes="key-save")
             cancel = gr.Button("Cancel (Esc)", elem_classes="key-cancel")
+    card = gr.HTML(elem_id="record")
     with gr.Accordion("Agreement between reviewers", open=False) as agreement:
         table = gr.HTML()
     outputs = [card, state, current, last, editor]
