@@ -4,7 +4,7 @@
     python -m app --data amt --media-root raw --result output/4b/stage2.test.jsonl
     python -m app --eri raw/mosei --data amt --media-root raw               # review by keyboard: a, r, e, u, arrows
 
-Uploads are kept in a temporary folder until an hour has passed or the app ends. A review is written to
+An upload is removed when its page shows another clip or is closed, after an hour at the latest. A review is written to
 DIR/review.<name>.csv at once, and what most reviewers decided to DIR/review.agreed.csv: give either to
 `build_amt --review`. The app asks nobody for a password: keep --host 127.0.0.1, or stand it behind a proxy that does.
 """
@@ -68,8 +68,10 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
     with tempfile.TemporaryDirectory(prefix="emoverse-app-") as scratch:
-        # Before gradio is imported: where uploads go, and that nothing is sent or asked elsewhere.
+        # Before gradio is imported: where uploads go, that nothing is sent or asked elsewhere, and how soon it is seen
+        # that a page was closed.
         os.environ |= {"GRADIO_TEMP_DIR": scratch, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+        os.environ.setdefault("GRADIO_HEARTBEAT_INTERVAL", "2")
         try:
             import gradio  # noqa: F401
         except ImportError:

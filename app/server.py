@@ -22,6 +22,7 @@ from app.examples import make_examples
 from app.media import Media
 from app.reviews import Reviews
 from app.rows import Shelf, amt_files
+from app.uploads import Uploads
 from data_prep import prompts
 from swift_plugins.files import ROOT, InputError
 
@@ -61,7 +62,9 @@ def make_app(options: Options, scratch: Path) -> FastAPI:
     shelf = shelf_of(options)  # before the model, so that a wrong file is told at once
     reviews = Reviews(options.eri) if options.eri else None
     media = Media()
-    asking = ui.Asking(model_of(options), wanted, wording, make_examples(scratch), options.openface)
+    examples = make_examples(scratch)
+    uploads = Uploads(scratch, keep=(path for clip, _, table in examples for path in (clip, table)))
+    asking = ui.Asking(model_of(options), wanted, wording, examples, options.openface, uploads)
     blocks = ui.build(asking, shelf, reviews, media)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     if options.host in LOCAL:  # a page of the internet cannot read this one by giving 127.0.0.1 a name of its own

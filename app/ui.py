@@ -19,6 +19,7 @@ from app.engine import Model
 from app.media import Media
 from app.reviews import Reviews
 from app.rows import Shelf
+from app.uploads import Uploads, held
 from data_prep.prompts import Prompts
 from swift_plugins.files import InputError
 from swift_plugins.tasks import TASKS
@@ -61,6 +62,15 @@ class Asking:
     wording: Prompts
     examples: Sequence[list[str]]
     openface: Path | None
+    uploads: Uploads
+
+    def show(self, video: str | None, table: str | None, request: gr.Request) -> None:
+        """The page shows other files than before."""
+        self.uploads.use(request.session_hash, (video, table))
+
+    def close(self, request: gr.Request) -> None:
+        """The page was closed, or loaded again."""
+        self.uploads.use(request.session_hash, ())
 
 
 def guarded(function: Callable[..., str]) -> Callable[..., str]:
@@ -83,7 +93,7 @@ def build(asking: Asking, shelf: Shelf | None, reviews: Reviews | None, media: M
     with gr.Blocks(title="EmoVerse", analytics_enabled=False, delete_cache=(60, 3600)) as blocks:
         gr.Markdown(f"# EmoVerse\n{asking.model.name}")
         with gr.Tab("Ask", id="ask"):
-            ask_tab(asking)
+            ask_tab(blocks, asking)
         if shelf is not None and len(shelf):
             with gr.Tab("Browse", id="browse"):
                 browse_tab(blocks, shelf, media)
@@ -94,7 +104,7 @@ def build(asking: Asking, shelf: Shelf | None, reviews: Reviews | None, media: M
     return blocks
 
 
-def ask_tab(asking: Asking) -> None:
+def ask_tab(blocks: gr.Blocks, asking: Asking) -> None:
     """Upload or record, transcript and tasks on the left, the answer on the right."""
 
     def answer(video: str | None, text: str, tasks: list[str], table: str | None) -> str:
@@ -104,12 +114,13 @@ def ask_tab(asking: Asking) -> None:
             raise InputError("choose at least one task")
         said = transcript(text or "", "transcript")
         wanted = {key: channel for key, channel in asking.channels.items() if key in tasks}
-        with tempfile.TemporaryDirectory() as scratch:
-            clip = Clip(Path(video), said, Path(table) if table else None)
-            record, pictures = look_and_ask(asking.model, clip, wanted, asking.wording, Path(scratch), asking.openface)
-        if "error" in record:  # what the file is called on this machine is nobody's business
-            for path in filter(None, (video, table)):
-                record["error"] = record["error"].replace(path, Path(path).name)
+        with tempfile.TemporaryDirectory() as folder:
+            clip = Clip(held(video, Path(folder)), said, held(table, Path(folder)) if table else None)
+            scratch = Path(folder) / "scratch"
+            scratch.mkdir()
+            record, pictures = look_and_ask(asking.model, clip, wanted, asking.wording, scratch, asking.openface)
+        if "error" in record:  # where it lies on this machine is nobody's business
+            record["error"] = record["error"].replace(f"{folder}/", "")
             return page.answers(record, [])
         seconds = f'<div class="amt"><p class="muted timing">{record["seconds"]:.1f} s in all</p></div>'
         return page.answers(record, pictures) + seconds
