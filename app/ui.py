@@ -150,6 +150,9 @@ def ask_tab(blocks: gr.Blocks, asking: Asking) -> None:
             label="Examples: drawn faces, with their Action Units",
             api_visibility="private",
         )
+    changes = [video.upload, video.stop_recording, video.clear, table.upload, table.clear]
+    gr.on(changes, asking.show, [video, table], show_progress="hidden", api_visibility="private")
+    blocks.unload(asking.close)
     button.click(guarded(answer), [video, text, tasks, table], shown, concurrency_limit=1, api_visibility="private")
 
 
