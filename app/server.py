@@ -66,7 +66,8 @@ def make_app(options: Options, scratch: Path) -> FastAPI:
     uploads = Uploads(scratch, keep=(path for clip, _, table in examples for path in (clip, table)))
     asking = ui.Asking(model_of(options), wanted, wording, examples, options.openface, uploads)
     blocks = ui.build(asking, shelf, reviews, media)
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    no_docs = {"docs_url": None, "redoc_url": None, "openapi_url": None}
+    app = FastAPI(**no_docs)
     if options.host in LOCAL:  # a page of the internet cannot read this one by giving 127.0.0.1 a name of its own
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL])
     app.include_router(media.router)
@@ -81,6 +82,7 @@ def make_app(options: Options, scratch: Path) -> FastAPI:
         run_history=False,
         show_error=False,
         ssr_mode=False,
+        app_kwargs=no_docs,
         max_file_size=options.max_mb * 1_000_000,
         theme=gr.themes.Default(font=fonts, font_mono=("monospace",)),
         css=ui.CSS,
