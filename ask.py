@@ -13,7 +13,6 @@ has a probability among them; a server tells none, and its answer is read as it 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from swift_plugins.files import ROOT, InputError, atomic_open, run_cli
+from swift_plugins.files import InputError, atomic_open, run_cli
 from swift_plugins.options import option, parse
 
 BAR = 24  # characters of a probability of 1
@@ -103,11 +102,9 @@ def main() -> int:
     wanted = channels(askable() if "all" in options.task else options.task, options.dataset)
     wording = prompts.load(options.prompts)
     # A terminal sees what takes so long; the rest of the program prints answers only.
-    from app.engine import newest_checkpoint, open_model
+    from app.engine import chosen_checkpoint, open_model
 
-    checkpoint = options.checkpoint or newest_checkpoint(Path(os.environ.get("OUTPUT_ROOT", ROOT / "output")))
-    if checkpoint is not None and not checkpoint.is_dir():
-        raise InputError("no such folder", checkpoint)
+    checkpoint = chosen_checkpoint(options.checkpoint)
     start = time.perf_counter()
     print("loading the model …", file=sys.stderr, flush=True)
     model = open_model(checkpoint, options.model, options.server)

@@ -67,19 +67,22 @@ def main() -> int:
     options = parse(Options, __doc__, prog="python -m app")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
-    with tempfile.TemporaryDirectory(prefix="emoverse-app-") as scratch:
-        # Before gradio is imported: where uploads go, that nothing is sent or asked elsewhere, and how soon it is seen
-        # that a page was closed.
-        os.environ |= {"GRADIO_TEMP_DIR": scratch, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
-        os.environ.setdefault("GRADIO_HEARTBEAT_INTERVAL", "2")
-        try:
-            import gradio  # noqa: F401
-        except ImportError:
-            raise InputError("the app needs gradio: pip install gradio, or emoverse-swift[app]") from None
-        with listen(options.host, options.port) as bound:
+    with listen(options.host, options.port) as bound:
+        from app.sources import read_sources
+
+        sources = read_sources(options)
+        with tempfile.TemporaryDirectory(prefix="emoverse-app-") as scratch:
+            # Before gradio is imported: where uploads go, that nothing is sent or asked elsewhere, and how soon it is
+            # seen that a page was closed.
+            os.environ |= {"GRADIO_TEMP_DIR": scratch, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+            os.environ.setdefault("GRADIO_HEARTBEAT_INTERVAL", "2")
+            try:
+                import gradio  # noqa: F401
+            except ImportError:
+                raise InputError("the app needs gradio: pip install gradio, or emoverse-swift[app]") from None
             from app.server import serve
 
-            serve(options, bound, Path(scratch))
+            serve(options, sources, bound, Path(scratch))
     return 0
 
 

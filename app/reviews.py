@@ -20,8 +20,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from sklearn.metrics import cohen_kappa_score
-
 from data_prep.eri.review import SHEET, as_made, read_records, read_review, read_sheet
 from swift_plugins.files import InputError, atomic_open
 
@@ -131,6 +129,8 @@ class Reviews:
     def agreement(self) -> list[dict[str, Any]]:
         """Per pair of reviewers: clips that both decided, share of the same decisions, Cohen's kappa (None where one
         of them, or both, decided all clips alike). Decisions are compared, not the words of edits."""
+        from sklearn.metrics import cohen_kappa_score  # a second to import
+
         rows = []
         for (one, first), (two, second) in itertools.combinations(self.all().items(), 2):
             common = [name for name in self.order if name in first and name in second]

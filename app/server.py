@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import sys
@@ -16,15 +15,11 @@ from fastapi import FastAPI
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from app import ui
-from app.asking import askable, channels
-from app.engine import Model, newest_checkpoint, open_model
+from app.engine import Model, open_model
 from app.examples import make_examples
 from app.media import Media
-from app.reviews import Reviews
-from app.rows import Shelf, amt_files
+from app.sources import Sources
 from app.uploads import Uploads
-from data_prep import prompts
-from swift_plugins.files import ROOT, InputError
 
 if TYPE_CHECKING:
     from app.__main__ import Options
@@ -32,22 +27,8 @@ if TYPE_CHECKING:
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
-def shelf_of(options: Options) -> Shelf | None:
-    """The rows to browse, None where no file was named."""
-    if not (options.data or options.result):
-        return None
-    root = options.media_root or Path(os.environ.get("AMT_MEDIA") or options.data or ".")
-    if not root.is_dir():
-        raise InputError("no such folder", root)
-    fer = options.fer or sorted(root.glob("*/fer.jsonl"))
-    return Shelf(amt_files(options.data) if options.data else (), options.result, root, fer)
-
-
-def model_of(options: Options) -> Model:
-    """The model to ask, as `ask.py` chooses it."""
-    checkpoint = options.checkpoint or newest_checkpoint(Path(os.environ.get("OUTPUT_ROOT", ROOT / "output")))
-    if checkpoint is not None and not checkpoint.is_dir():
-        raise InputError("no such folder", checkpoint)
+def model_of(options: Options, checkpoint: Path | None) -> Model:
+    """The model to ask."""
     start = time.perf_counter()
     print("loading the model …", file=sys.stderr, flush=True)
     model = open_model(checkpoint, options.model, options.server)
@@ -55,17 +36,14 @@ def model_of(options: Options) -> Model:
     return model
 
 
-def make_app(options: Options, scratch: Path) -> FastAPI:
-    """The ASGI app; `scratch` is where uploads and examples lie. Raises `InputError`."""
-    wanted = channels(askable(), options.dataset)
-    wording = prompts.load(options.prompts)
-    shelf = shelf_of(options)  # before the model, so that a wrong file is told at once
-    reviews = Reviews(options.eri) if options.eri else None
+def make_app(options: Options, sources: Sources, scratch: Path) -> FastAPI:
+    """The ASGI app; `scratch` is where uploads and examples lie. Raises `InputError` for a model that cannot be had."""
     media = Media()
     examples = make_examples(scratch)
     uploads = Uploads(scratch, keep=(path for clip, _, table in examples for path in (clip, table)))
-    asking = ui.Asking(model_of(options), wanted, wording, examples, options.openface, uploads)
-    blocks = ui.build(asking, shelf, reviews, media)
+    model = model_of(options, sources.checkpoint)
+    asking = ui.Asking(model, sources.channels, sources.wording, examples, options.openface, uploads)
+    blocks = ui.build(asking, sources.shelf, sources.reviews, media)
     no_docs = {"docs_url": None, "redoc_url": None, "openapi_url": None}
     app = FastAPI(**no_docs)
     if options.host in LOCAL:  # a page of the internet cannot read this one by giving 127.0.0.1 a name of its own
@@ -90,9 +68,9 @@ def make_app(options: Options, scratch: Path) -> FastAPI:
     )
 
 
-def serve(options: Options, bound: socket.socket, scratch: Path) -> None:
+def serve(options: Options, sources: Sources, bound: socket.socket, scratch: Path) -> None:
     """Serve on the bound socket until a signal."""
-    app = make_app(options, scratch)
+    app = make_app(options, sources, scratch)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
     signal.signal(signal.SIGHUP, server.handle_exit)

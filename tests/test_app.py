@@ -1,4 +1,4 @@
-"""The app in a real browser, on the demo's model: ask, browse 20,000 rows, review by keyboard; bad clips; two widths."""
+"""The app in a real browser, on the demo's model: ask, browse 20,000 rows, review by keys; bad clips, two widths."""
 
 from __future__ import annotations
 
@@ -436,14 +436,12 @@ def test_nothing_is_left_behind(number, tmp_path):
         (["--host", "no.such.host.invalid"], "--host no.such.host.invalid"),
     ],
 )
-@pytest.mark.slow
 def test_wrong_options_are_told_in_one_line(project, arguments, message):
     done = project("-m", "app", "--port", "0", *arguments)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: ") and message in done.stderr and done.stderr.count("\n") == 1
 
 
-@pytest.mark.slow
 def test_a_port_in_use_is_told_before_anything_is_loaded(project):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
