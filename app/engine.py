@@ -67,8 +67,10 @@ def newest_checkpoint(output: Path) -> Path | None:
 
 
 def chosen_checkpoint(option: Path | None) -> Path | None:
-    """The one that a user named, else the newest under OUTPUT_ROOT (output/ here); None: the demo's."""
-    checkpoint = option or newest_checkpoint(Path(os.environ.get("OUTPUT_ROOT", ROOT / "output")))
+    """The one that a user named, else the newest under OUTPUT_ROOT, which is by default where shell/ puts them: output/
+    of the repository, or of the current folder when installed. None: the demo's."""
+    home = ROOT if (ROOT / "shell").is_dir() else Path()
+    checkpoint = option or newest_checkpoint(Path(os.environ.get("OUTPUT_ROOT", home / "output")))
     if checkpoint is not None and not checkpoint.is_dir():
         raise InputError("no such folder", checkpoint)
     return checkpoint

@@ -23,6 +23,8 @@ MODULES = {
     "peak-frame": "data_prep.peak_frame",
     "mixture": "swift_plugins.mixture",
     "score": "compute_result",
+    "ask": "ask",
+    "app": "app",
 }
 SCRIPTS = {
     "first-stage": "first_stage.sh",

@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from importlib.util import find_spec
 from pathlib import Path
 
 import av
@@ -25,9 +26,10 @@ from tests.model_server import ModelServer
 
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytest.importorskip("gradio", reason="gradio is not installed: the app is not tested")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: the app is not tested")
-browser_only = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: the app is not looked at")
+ABSENT = [name for name in ("gradio", "playwright") if find_spec(name) is None]
+ABSENT += [] if CHROMIUM else ["chromium"]
+needs_gradio = pytest.mark.skipif("gradio" in ABSENT, reason="gradio is not installed: the app is not tested")
+browser_only = pytest.mark.skipif(bool(ABSENT), reason=f"not installed: {', '.join(ABSENT)}; the app is not looked at")
 ROWS = 20_000
 
 
@@ -146,7 +148,9 @@ def app(data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def chromium():
-    with playwright.sync_playwright() as driver:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
         flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield browser
@@ -402,6 +406,7 @@ def test_a_phone(page, data):
         shoot(page, f"{name}.400")
 
 
+@needs_gradio
 @pytest.mark.swift
 def test_only_named_clips_are_served_and_only_to_this_machine(app):
     assert app.status("/") == 200
@@ -411,6 +416,7 @@ def test_only_named_clips_are_served_and_only_to_this_machine(app):
         assert app.status(path) in (404, 422), path
 
 
+@needs_gradio
 @pytest.mark.swift
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["kill", "closed-terminal"])
 def test_nothing_is_left_behind(number, tmp_path):
@@ -448,3 +454,42 @@ def test_a_port_in_use_is_told_before_anything_is_loaded(project):
         other.listen()
         done = project("-m", "app", "--port", other.getsockname()[1])
     assert (done.returncode, done.stdout) == (2, "") and "address already in use" in done.stderr
+
+
+@browser_only
+@pytest.mark.swift
+def test_swift_app_chats_with_our_model_type_and_ends_with_its_server(chromium, tmp_path):
+    ports = []
+    for _ in range(2):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            ports.append(free.getsockname()[1])
+    command = [sys.executable, "-m", "swift.cli.app", "--model", ROOT / "configs" / "demo" / "checkpoint"]
+    command += ["--model_type", "emoverse", "--external_plugins", ROOT / "swift_plugins" / "emoverse.py"]
+    command += ["--infer_backend", "transformers", "--host", "127.0.0.1", "--port", ports[0], "--lang", "en"]
+    command += ["--server_port", ports[1], "--temperature", "0", "--max_new_tokens", "12"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(list(map(str, command)), cwd=tmp_path, env=environment, stdout=log, stderr=log)
+    deadline = time.monotonic() + 120
+    while "Running on" not in (text := (tmp_path / "log").read_text()):
+        assert process.poll() is None and time.monotonic() < deadline, text[-3000:]
+        time.sleep(0.5)
+    try:
+        page = chromium.new_page()
+        page.goto(f"http://127.0.0.1:{ports[1]}")
+        for question in ("What a day! <emotion> Which?", "And now?"):
+            page.get_by_label("Input").fill(question)
+            page.keyboard.press("Enter")
+            page.wait_for_function(
+                "n => document.querySelectorAll('.bot.message').length == n", arg=1 + (question[0] == "A")
+            )
+        assert all(answer.strip() for answer in page.locator(".bot.message").all_inner_texts())
+        page.close()
+    finally:
+        process.terminate()  # one process alone, as a supervisor does
+        process.wait(timeout=60)
+    for port in ports:
+        with socket.socket() as again:
+            again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            again.bind(("127.0.0.1", port))
