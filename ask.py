@@ -12,7 +12,6 @@ has a probability among them; a server tells none, and its answer is read as it 
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swift_plugins.files import ROOT, InputError, run_cli, write_json
+from swift_plugins.files import InputError, run_cli, write_json
 from swift_plugins.options import option, parse
 
 BAR = 24  # characters of a probability of 1
@@ -92,8 +91,8 @@ def lines(record: dict) -> Iterator[str]:
 def main() -> int:
     """Ask about every clip; 2 when one of them could not be asked about."""
     options = parse(Options, __doc__, prog="python ask.py")
-    from app.asking import askable, channels
-    from app.clips import find_clips
+    from app.asking import askable, channels, look_and_ask
+    from app.clips import Clip, find_clips
     from data_prep import prompts
 
     clips = list(find_clips(options.clips))
@@ -102,16 +101,19 @@ def main() -> int:
         raise InputError(f"is one clip's table, and there are {len(clips)} clips: give the folder", options.csv)
     wanted = channels(askable() if "all" in options.task else options.task, options.dataset)
     wording = prompts.load(options.prompts)
-    from app.engine import newest_checkpoint
+    from app.engine import chosen_checkpoint
 
-    checkpoint = options.checkpoint or newest_checkpoint(Path(os.environ.get("OUTPUT_ROOT", ROOT / "output")))
-    if checkpoint is not None and not checkpoint.is_dir():
-        raise InputError("no such folder", checkpoint)
-    model = Opener(checkpoint, options.model, options.server)
+    model = Opener(chosen_checkpoint(options.checkpoint), options.model, options.server)
     with tempfile.TemporaryDirectory() as scratch:
         records, pages = [], []
         for number, path in enumerate(clips):
-            record, page = _one(options, path, said[path], model, wanted, wording, Path(scratch) / str(number))
+            folder = Path(scratch) / str(number)
+            folder.mkdir()
+            try:
+                clip = Clip(path, said[path], table_of(options.csv, path))
+                record, page = look_and_ask(model, clip, wanted, wording, folder, options.openface)
+            except InputError as error:
+                record, page = {"clip": str(path), "text": said[path], "error": str(error)}, []
             records.append(record)
             pages.append(page)
             print("\n".join(lines(record)), flush=True)
@@ -148,27 +150,6 @@ class Opener:
             self.seconds = time.perf_counter() - start
             print(f"{self.model.name}, loaded in {self.seconds:.1f} s", file=sys.stderr, flush=True)
         return self.model
-
-
-def _one(
-    options: Options, path: Path, text: str, model: Opener, wanted: dict, wording, scratch: Path
-) -> tuple[dict, list]:
-    """The record of one clip, and the pictures for its page."""
-    from app.asking import ask
-    from app.clips import Clip, look
-
-    start = time.perf_counter()
-    record: dict = {"clip": str(path), "text": text}
-    scratch.mkdir()
-    try:
-        clip = Clip(path, text, table_of(options.csv, path))
-        seen = look(clip, scratch, options.openface)
-    except InputError as error:
-        return record | {"error": str(error)}, []
-    record |= {"frames": seen.frames, "duration": seen.seconds, "peak": seen.as_json()}
-    record["tasks"] = {key: ask(model(), channel, clip, seen, wording).as_json() for key, channel in wanted.items()}
-    record["seconds"] = round(time.perf_counter() - start, 3)
-    return record, seen.shown()
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ has a probability; other answers are generated.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.clips import Clip, Look
+from app.clips import Clip, Look, look
 from app.engine import Model, Question, shares
 from data_prep.prompts import Prompts
 from data_prep.readers import READERS
@@ -106,6 +106,26 @@ def ask(model: Model, channel: str, clip: Clip, seen: Look, wording: Prompts) ->
     return Answer(key, channel, text, label, None, time.perf_counter() - start)
 
 
-def picture_of(asked: Question) -> Path | None:
-    """The picture that a question shows, where it shows one."""
-    return asked.images[0] if asked.images else None
+def look_and_ask(
+    model: Callable[[], Model],
+    clip: Clip,
+    wanted: Mapping[str, str],
+    wording: Prompts,
+    scratch: Path,
+    openface: Path | None = None,
+) -> tuple[dict, list[tuple[str, bytes]]]:
+    """The record of one clip, for `wanted` tasks and their channels, and the pictures (name, JPEG) for its page.
+
+    What a user did wrong stands in the record as `error`. `model` is called when the clip can be shown; `scratch` is an
+    empty folder.
+    """
+    start = time.perf_counter()
+    record: dict = {"clip": str(clip.path), "text": clip.text}
+    try:
+        seen = look(clip, scratch, openface)
+        record |= {"frames": seen.frames, "duration": seen.seconds, "peak": seen.as_json()}
+        record["tasks"] = {key: ask(model(), channel, clip, seen, wording).as_json() for key, channel in wanted.items()}
+    except InputError as error:
+        return record | {"error": str(error)}, []
+    record["seconds"] = round(time.perf_counter() - start, 3)
+    return record, seen.shown()

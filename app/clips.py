@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -122,10 +123,10 @@ def look(clip: Clip, scratch: Path, openface: Path | None = None, frames: int = 
     why = probe(clip.path, any_length=True)
     if why is not None:
         raise InputError(f"{why}; expected a video or a picture", clip.path)
-    with av.open(os.fspath(clip.path)) as container:
-        seconds = (container.duration or 0) / av.time_base
+    seconds = _seconds(clip.path)
     if seconds > LONGEST:
-        raise InputError(f"lasts {seconds:,.0f} s; cut the utterance out of it (at most {LONGEST} s)", clip.path)
+        long = f"lasts {seconds:,.0f} s" if seconds < math.inf else "is longer than a clip may be"
+        raise InputError(f"{long}; cut the utterance out of it (at most {LONGEST} s)", clip.path)
     seen = Look(count_frames(clip.path), round(seconds, 3), sample_frames(clip.path, frames))
     if clip.csv is None and openface is None:
         return seen
@@ -142,6 +143,24 @@ def look(clip: Clip, scratch: Path, openface: Path | None = None, frames: int = 
     aus = {au: round(float(row[place]), 2) for place, au in enumerate(INTENSITIES) if au != BLINK}
     active = tuple(facs.aus[au].phrases[0] for au in active_aus(faces, peak.row, facs))
     return replace(seen, peak=path, frame=peak.frame, aus=aus, active=active)
+
+
+def _seconds(path: Path) -> float:
+    """How long a video lasts; where its container does not say (what a browser has recorded), by its packets, which
+    are read up to `LONGEST` only: infinite beyond."""
+    with av.open(os.fspath(path), metadata_errors="replace") as container:
+        stream = container.streams.video[0]
+        if stream.width * stream.height > MOST_PIXELS:
+            raise InputError(f"has {stream.width} x {stream.height} pixels, too many to look at", path)
+        if container.duration:
+            return container.duration / av.time_base
+        last = 0.0
+        for packet in container.demux(stream):
+            if packet.pts is not None:
+                last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            if last > LONGEST:
+                return math.inf
+        return last
 
 
 def _picture(path: Path) -> Image.Image:

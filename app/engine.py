@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from swift_plugins.files import CONFIGS, InputError, read_json
+from swift_plugins.files import CONFIGS, ROOT, InputError, read_json
 
 PLUGIN = Path(__file__).resolve().parents[1] / "swift_plugins" / "emoverse.py"
 DEMO = CONFIGS / "demo" / "checkpoint"
@@ -64,6 +64,16 @@ def newest_checkpoint(output: Path) -> Path | None:
     """The last adapter of the run under `output` (output/<config>/stage…) that wrote one most recently."""
     found = [checkpoint for folder in sorted(output.glob("*/")) if (checkpoint := last_checkpoint(folder))]
     return max(found, key=lambda checkpoint: (checkpoint / "trainer_state.json").stat().st_mtime, default=None)
+
+
+def chosen_checkpoint(option: Path | None) -> Path | None:
+    """The one that a user named, else the newest under OUTPUT_ROOT, which is by default where shell/ puts them: output/
+    of the repository, or of the current folder when installed. None: the demo's."""
+    home = ROOT if (ROOT / "shell").is_dir() else Path()
+    checkpoint = option or newest_checkpoint(Path(os.environ.get("OUTPUT_ROOT", home / "output")))
+    if checkpoint is not None and not checkpoint.is_dir():
+        raise InputError("no such folder", checkpoint)
+    return checkpoint
 
 
 def open_model(checkpoint: Path | None = None, base: Path | None = None, server: str | None = None) -> Model:

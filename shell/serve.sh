@@ -15,5 +15,6 @@ else
     [ -f "$CHECKPOINT/adapter_config.json" ] || fail "CHECKPOINT=$CHECKPOINT: holds no adapter"
     SERVED=(--adapters "$CHECKPOINT" ${MODEL:+--model "$MODEL"})
 fi
-exec swift deploy "${SERVED[@]}" --served_model_name emoverse --infer_backend transformers --temperature 0 \
+# Not `swift deploy`: that starts the server as a child and leaves it on the port when it is told to end.
+exec python -m swift.cli.deploy "${SERVED[@]}" --served_model_name emoverse --infer_backend transformers --temperature 0 \
     --host "${HOST:-127.0.0.1}" --port "${PORT:-8000}" --external_plugins "$PLUGIN" "$@"

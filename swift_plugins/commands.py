@@ -24,6 +24,8 @@ MODULES = {
     "mixture": "swift_plugins.mixture",
     "score": "compute_result",
     "new-dataset": "data_prep.new_dataset",
+    "ask": "ask",
+    "app": "app",
 }
 SCRIPTS = {
     "first-stage": "first_stage.sh",

@@ -22,8 +22,8 @@ if "LOCAL_RANK" in os.environ:
         # are never synchronised, and every process trains alone on its part of the rows.
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
 
-from swift_plugins import backbones, dataset, rewards, runs, template  # noqa: E402
+from swift_plugins import backbones, chat_page, dataset, rewards, runs, template  # noqa: E402
 from swift_plugins.internvl2 import register as internvl2  # noqa: E402
 
-for module in (internvl2, template, backbones, dataset, rewards, runs):
+for module in (internvl2, template, backbones, dataset, rewards, runs, chat_page):
     module.register()

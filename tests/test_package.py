@@ -70,11 +70,13 @@ def test_the_wheel_holds_packages_configs_and_scripts(installed):
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
     for file in tracked:
         top = file.partition("/")[0]
-        if top in ("data_prep", "swift_plugins") or file == "compute_result.py":
+        if top in ("app", "data_prep", "swift_plugins") or file in ("ask.py", "compute_result.py"):
             assert file in names
         elif top in ("configs", "shell"):
             assert f"swift_plugins/{file}" in names
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {
+        "app",
+        "ask.py",
         "data_prep",
         "swift_plugins",
         "compute_result.py",
@@ -88,7 +90,7 @@ def test_commands_and_paths_from_an_empty_folder(installed):
     assert all(Path(path).exists() and Path(path).is_relative_to(installed.site) for path in paths)
     assert "programs: build-amt" in installed("emoverse")
     assert "expected one of build-amt, fer" in installed("emoverse nothing", status=2)
-    for program in ("build-amt", "score", "mixture", "doctor"):
+    for program in ("build-amt", "score", "mixture", "doctor", "ask", "app"):
         assert "usage:" in installed(f"emoverse {program} --help")
     assert installed("MODEL=/no/such emoverse first-stage", status=2) == "error: MODEL=/no/such: holds no config.json\n"
 

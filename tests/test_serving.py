@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import socket
 import time
 import urllib.request
 from pathlib import Path
@@ -77,10 +78,12 @@ def served(world, output, **settings):
                 time.sleep(0.3)
         yield OpenAI(base_url=f"{address}/v1", api_key="none")
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGINT)
+        server.terminate()  # the script alone, as a supervisor does: nothing stays on the port
         try:
-            server.communicate(timeout=20)
+            server.communicate(timeout=30)
+            with socket.socket() as again:
+                again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                again.bind(("127.0.0.1", int(port)))
         except subprocess.TimeoutExpired:
             os.killpg(server.pid, signal.SIGKILL)
 

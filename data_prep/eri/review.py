@@ -105,7 +105,7 @@ def apply_review(records: Iterable[dict], review: str | Path) -> list[dict]:
     that no record has, for an accept without a reason to accept, and for a changed reason without `edit`.
     """
     decisions = read_review(review)
-    result = [_as_made(record) for record in records]
+    result = [as_made(record) for record in records]
     by_id = {record["id"]: record for record in result}
     for name, (decision, reason, number) in decisions.items():
         record = by_id.get(name)
@@ -128,7 +128,8 @@ def apply_review(records: Iterable[dict], review: str | Path) -> list[dict]:
     return result
 
 
-def _as_made(record: dict) -> dict:
+def as_made(record: dict) -> dict:
+    """The record before anybody reviewed it."""
     record = dict(record)
     record.pop("review", None)
     if "overruled" in record:
@@ -168,6 +169,11 @@ def read_eri(files: Iterable[str | Path], review: str | Path | None = None) -> l
     return [r for r in (apply_review(records, review) if review else records) if "rejected" not in r]
 
 
+def read_sheet(path: Path) -> dict[str, dict[str, str]]:
+    """id → the sheet's `transcript` and `media`, "" in a sheet without these columns; raises as `read_review`."""
+    return {row["id"]: {key: row.get(key) or "" for key in ("transcript", "media")} for _, row in _read_csv(path)}
+
+
 def write_sheet(path: Path, records: Iterable[dict], seen: dict[str, dict], untouched: str = "") -> str:
     """Write the sheet, decisions empty, and return its digest; "" when one is there that somebody may be filling in.
 
@@ -180,7 +186,7 @@ def write_sheet(path: Path, records: Iterable[dict], seen: dict[str, dict], unto
     sheet = csv.DictWriter(text, SHEET, lineterminator="\r\n")
     sheet.writeheader()
     for record in records:
-        made = _as_made(record)
+        made = as_made(record)
         rejected = "{pass}.{rule}: {detail}".format_map(made["rejected"]) if "rejected" in made else ""
         row = {"id": made["id"], "decision": "", "reason": made["reason"], "label": made["label"]}
         row |= made["clues"] or {"character": "", "scene": ""}

@@ -1,0 +1,79 @@
+"""Puts the app together and serves it: the model, the rows, the reviews, the page, its routes."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from app import ui
+from app.engine import Model, open_model
+from app.examples import make_examples
+from app.media import Media
+from app.sources import Sources
+from app.uploads import Uploads
+
+if TYPE_CHECKING:
+    from app.__main__ import Options
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def model_of(options: Options, checkpoint: Path | None) -> Model:
+    """The model to ask."""
+    start = time.perf_counter()
+    print("loading the model …", file=sys.stderr, flush=True)
+    model = open_model(checkpoint, options.model, options.server)
+    print(f"{model.name}, loaded in {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+    return model
+
+
+def make_app(options: Options, sources: Sources, scratch: Path) -> FastAPI:
+    """The ASGI app; `scratch` is where uploads and examples lie. Raises `InputError` for a model that cannot be had."""
+    media = Media()
+    examples = make_examples(scratch)
+    uploads = Uploads(scratch, keep=(path for clip, _, table in examples for path in (clip, table)))
+    model = model_of(options, sources.checkpoint)
+    asking = ui.Asking(model, sources.channels, sources.wording, examples, options.openface, uploads)
+    blocks = ui.build(asking, sources.shelf, sources.reviews, media)
+    no_docs = {"docs_url": None, "redoc_url": None, "openapi_url": None}
+    app = FastAPI(**no_docs)
+    if options.host in LOCAL:  # a page of the internet cannot read this one by giving 127.0.0.1 a name of its own
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL])
+    app.include_router(media.router)
+    fonts = ("system-ui", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif")
+    return gr.mount_gradio_app(
+        app,
+        blocks,
+        path="/",
+        server_name=options.host,
+        server_port=options.port,
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        ssr_mode=False,
+        app_kwargs=no_docs,
+        max_file_size=options.max_mb * 1_000_000,
+        theme=gr.themes.Default(font=fonts, font_mono=("monospace",)),
+        css=ui.CSS,
+        head=f"<script>{ui.KEYS}</script>",
+    )
+
+
+def serve(options: Options, sources: Sources, bound: socket.socket, scratch: Path) -> None:
+    """Serve on the bound socket until a signal."""
+    app = make_app(options, sources, scratch)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
+    signal.signal(signal.SIGHUP, server.handle_exit)
+    host, port = bound.getsockname()[:2]
+    print(f"http://{host}:{port}", flush=True)
+    server.run(sockets=[bound])
