@@ -4,8 +4,8 @@ import base64
 import contextlib
 import os
 import signal
-import subprocess
 import socket
+import subprocess
 import time
 import urllib.request
 from pathlib import Path
