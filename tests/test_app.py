@@ -482,9 +482,9 @@ def test_swift_app_chats_with_our_model_type_and_ends_with_its_server(chromium, 
             page.get_by_label("Input").fill(question)
             page.keyboard.press("Enter")
             page.wait_for_function(
-                "n => document.querySelectorAll('.bot.message').length == n", arg=1 + (question[0] == "A")
+                "n => document.querySelectorAll('[data-testid=bot]').length == n", arg=1 + (question[0] == "A")
             )
-        assert all(answer.strip() for answer in page.locator(".bot.message").all_inner_texts())
+        assert all(answer.strip() for answer in page.locator("[data-testid=bot]").all_inner_texts())
         page.close()
     finally:
         process.terminate()  # one process alone, as a supervisor does
