@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -171,4 +172,4 @@ def test_amt_inside_swift_refuses_in_one_line(run):
         text=True,
     )
     assert done.returncode == 2
-    assert "amt:meld.mer#9999: there are only 21 rows" in done.stderr and "Traceback" not in done.stderr
+    assert re.search("amt:meld.mer#9999: there are only [0-9]+ rows", done.stderr) and "Traceback" not in done.stderr

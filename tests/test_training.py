@@ -147,7 +147,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
 def test_a_full_and_a_read_only_disk(world, whole, small_disk):
     """One line, and what was saved before is whole: with more room, RESUME=1 ends as if nothing had happened."""
     output = small_disk / "out"
-    log = run("first_stage.sh", world, output, *FLAGS, "--report_to", "none", status=2)
+    log = run("first_stage.sh", world, output, *FLAGS, *TWO_EPOCHS, "--report_to", "none", status=2)
     assert log.splitlines()[-1].startswith(f"error: {output}/stage1: a file could not be written: full disk?")
     assert "Traceback" not in log
     assert [path.parent.name for path in output.glob("stage1/checkpoint-*/trainer_state.json")] == ["checkpoint-4"]
@@ -155,8 +155,8 @@ def test_a_full_and_a_read_only_disk(world, whole, small_disk):
     state = (output / "stage1/checkpoint-4/trainer_state.json").read_text()
     (output / "stage1/checkpoint-8").mkdir(exist_ok=True)
     (output / "stage1/checkpoint-8/trainer_state.json").write_text(state[:-2])  # where the disk was full a little later
-    run("first_stage.sh", world, output, *FLAGS, "--report_to", "none", RESUME="1")
-    expected, resumed = (load_file(to / "stage1/checkpoint-10/adapter_model.safetensors") for to in (whole, output))
+    run("first_stage.sh", world, output, *FLAGS, *TWO_EPOCHS, "--report_to", "none", RESUME="1")
+    expected, resumed = (load_file(to / "stage1/checkpoint-20/adapter_model.safetensors") for to in (whole, output))
     assert all(torch.allclose(tensor, resumed[name], rtol=0, atol=1e-5) for name, tensor in expected.items())
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     assert run("test.sh", world, output, status=2) == f"error: OUTPUT={output} cannot be written to\n"
