@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -19,12 +18,10 @@ from data_prep.fer.peaks import check_length, find_peak, peak_image, summed_aus,
 from data_prep.readers.media import SUFFIXES, probe
 from data_prep.readers.tables import transcript as cleaned
 from swift_plugins.files import InputError
-from swift_plugins.frames import count_frames, sample_frames
+from swift_plugins.frames import PICTURES, count_frames, jpeg, sample_frames
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 LONGEST = 120  # seconds; the model sees 8 frames of a clip, whatever its length
 LONGEST_TEXT = 5_000  # characters; the longest transcript of the datasets has 1,300
-MOST_PIXELS = 50_000_000  # of a picture: more is refused before it is decoded
 
 
 @dataclass(frozen=True)
@@ -66,15 +63,7 @@ class Look:
         named = [(f"frame {number}", picture) for number, picture in enumerate(self.pictures, 1)]
         if self.peak is not None:
             named.insert(0, ("peak", Image.open(self.peak).convert("RGB")))
-        return [(name, jpeg(picture)) for name, picture in named]
-
-
-def jpeg(picture: Image.Image, height: int = 224) -> bytes:
-    """A small JPEG of a picture."""
-    file = io.BytesIO()
-    width = max(1, round(picture.width * height / picture.height))
-    picture.resize((width, height), Image.Resampling.BICUBIC).save(file, "JPEG", quality=88)
-    return file.getvalue()
+        return [(name, jpeg(picture, 224)) for name, picture in named]
 
 
 def find_clips(paths: Sequence[Path]) -> Iterator[Path]:
@@ -150,8 +139,6 @@ def _seconds(path: Path) -> float:
     are read up to `LONGEST` only: infinite beyond."""
     with av.open(os.fspath(path), metadata_errors="replace") as container:
         stream = container.streams.video[0]
-        if stream.width * stream.height > MOST_PIXELS:
-            raise InputError(f"has {stream.width} x {stream.height} pixels, too many to look at", path)
         if container.duration:
             return container.duration / av.time_base
         last = 0.0
@@ -166,8 +153,8 @@ def _seconds(path: Path) -> float:
 def _picture(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise InputError(f"has {image.width} x {image.height} pixels, too many to look at", path)
             return image.convert("RGB")
+    except Image.DecompressionBombError:
+        raise InputError("has too many pixels to look at", path) from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise InputError(f"is no picture that can be read ({type(error).__name__})", path) from None

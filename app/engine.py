@@ -52,9 +52,10 @@ class Model(Protocol):
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The adapter that was saved last by a stage under `folder`: stage 2 before stage 1, whole saves only."""
+    """The adapter that was saved last by a stage under `folder`: stage 2 before stage 1, whole saves only (env.sh)."""
     for stage in ("stage2", "stage1"):
-        states = list(folder.glob(f"{stage}/checkpoint-*/trainer_state.json"))
+        states = folder.glob(f"{stage}/checkpoint-*/trainer_state.json")
+        states = [state for state in states if state.read_text(encoding="utf-8").splitlines()[-1:] == ["}"]]
         if states:
             return max(states, key=lambda state: int(state.parent.name.rpartition("-")[2])).parent
     return None

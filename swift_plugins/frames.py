@@ -26,7 +26,16 @@ MOST_PIXELS = 4096 * 2304  # of a frame: 4K; eight of them as pictures take 230 
 # Pillow refuses a picture of twice as many, in ms-swift, too: 64 million, 200 MB.
 Image.MAX_IMAGE_PIXELS = 32_000_000
 
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")  # suffixes of files that are one picture
 Source = str | os.PathLike | bytes | BinaryIO
+
+
+def jpeg(picture: Image.Image, height: int) -> bytes:
+    """A JPEG of a picture, `height` pixels high, for a page."""
+    file = io.BytesIO()
+    width = max(1, round(picture.width * height / picture.height))
+    picture.resize((width, height), Image.Resampling.BICUBIC).save(file, "JPEG", quality=86)
+    return file.getvalue()
 
 
 def segment_centre_indices(n: int, k: int) -> list[int]:

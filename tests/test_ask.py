@@ -119,6 +119,12 @@ def test_a_file_that_is_no_clip_is_named(tmp_path, name, content, message):
     assert "loading" not in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_picture_with_too_many_pixels_is_named(tmp_path):
+    Image.new("1", (9000, 9000)).save(tmp_path / "bomb.png")
+    with pytest.raises(InputError, match=r"bomb\.png: has too many pixels"):
+        look(Clip(tmp_path / "bomb.png", ""), tmp_path)
+
+
 def test_a_clip_that_lasts_too_long(tmp_path):
     path = video(tmp_path / "long.mp4", frames=8, rate=1)
     with av.open(str(path)) as source, av.open(str(tmp_path / "slow.mkv"), "w") as target:
@@ -164,9 +170,11 @@ def test_clips_are_found_once_and_in_order(tmp_path):
 def test_the_checkpoint_that_is_asked_is_the_last_one_trained(tmp_path):
     for number, name in enumerate(("old/stage2/checkpoint-9", "new/stage1/checkpoint-8", "new/stage1/checkpoint-10")):
         (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "trainer_state.json").write_text("{}")
+        (tmp_path / name / "trainer_state.json").write_text("{\n}\n")
         os.utime(tmp_path / name / "trainer_state.json", (number, number))
     (tmp_path / "new" / "stage1" / "checkpoint-11").mkdir()  # cut off by a kill
+    (tmp_path / "new" / "stage1" / "checkpoint-12").mkdir()
+    (tmp_path / "new" / "stage1" / "checkpoint-12" / "trainer_state.json").write_text('{\n  "a": {}')  # by a full disk
     assert newest_checkpoint(tmp_path) == tmp_path / "new" / "stage1" / "checkpoint-10"
     assert newest_checkpoint(tmp_path / "none") is None and (DEMO / "config.json").is_file()
 

@@ -13,7 +13,7 @@ from PIL import Image
 from data_prep.eri.config import EriConfig
 from data_prep.records import Records
 from swift_plugins.files import InputError, read_rows
-from swift_plugins.frames import count_frames, read_frames, segment_centre_indices
+from swift_plugins.frames import PICTURES, count_frames, read_frames, segment_centre_indices
 from swift_plugins.tasks import TASKS, split_channel
 
 UNDECODABLE = (InputError, OSError, ValueError, SyntaxError, Image.DecompressionBombError)
@@ -102,7 +102,7 @@ def pictures(path: Path, frames: int, longest_side: int, jpeg_quality: int) -> l
 
     Raises one of `UNDECODABLE` when nothing can be decoded.
     """
-    if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".bmp"):
+    if path.suffix.lower() in PICTURES:
         images = [Image.open(path)]
     else:
         indices = segment_centre_indices(count_frames(path), frames)

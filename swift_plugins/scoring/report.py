@@ -23,7 +23,7 @@ from PIL import Image
 
 from swift_plugins import metrics
 from swift_plugins.files import InputError, atomic_open
-from swift_plugins.frames import count_frames, read_frames
+from swift_plugins.frames import PICTURES, count_frames, jpeg, read_frames
 from swift_plugins.scoring.results import Channel, media_of, printable, query_of, reread
 from swift_plugins.scoring.scores import columns, flatten, percent
 from swift_plugins.tasks import LabelTask
@@ -230,17 +230,14 @@ def thumbnail(media: str, height: int = 112) -> str:
     if len(media) > 4096 or not path.is_file():
         return ""
     try:
-        if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".bmp"):
+        if path.suffix.lower() in PICTURES:
             with Image.open(path) as image:
                 picture = image.convert("RGB")
         else:
             picture = read_frames(path, [count_frames(path) // 2])[0]
     except (InputError, OSError, ValueError, Image.DecompressionBombError):
         return ""
-    file = io.BytesIO()
-    width = max(1, round(picture.width * height / picture.height))
-    picture.resize((width, height), Image.Resampling.BICUBIC).save(file, "JPEG", quality=85)
-    return base64.b64encode(file.getvalue()).decode()
+    return base64.b64encode(jpeg(picture, height)).decode()
 
 
 def mistakes(channel: Channel, reading: str, rows: dict, folder: Path) -> list[dict]:
