@@ -7,7 +7,6 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import gradio as gr
 import uvicorn
@@ -18,11 +17,9 @@ from app import ui
 from app.engine import Model, open_model
 from app.examples import make_examples
 from app.media import Media
+from app.options import Options
 from app.sources import Sources
 from app.uploads import Uploads
-
-if TYPE_CHECKING:
-    from app.__main__ import Options
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from app.asking import askable, channels
 from app.engine import chosen_checkpoint
+from app.options import Options
 from app.reviews import Reviews
 from app.rows import Shelf, amt_files
 from data_prep import prompts
 from swift_plugins.files import InputError
-
-if TYPE_CHECKING:
-    from app.__main__ import Options
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ import av
 import numpy as np
 import pandas as pd
 
+from benchmarks.openface_stand_in import install
 from data_prep.fer.au_table import INTENSITIES, PRESENCES, OpenFaceError, read_faces
 from data_prep.fer.peaks import peak_image, write_image
-from tests.openface_stand_in import install
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = 200

@@ -21,8 +21,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import InternVLForConditionalGeneration
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.internvl2_sizes import full_config, tiny_config
 from swift_plugins.internvl2 import build_config
-from tests.tiny_internvl2 import full_config, tiny_config
 
 STAGES = {"stage 1": (1, 120), "stage 2": (8, 900)}  # pictures, text tokens of a row
 ACCUMULATED, STEPS = 8, 3

@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.openface_stand_in import FRAMES, ROWS, install
 from data_prep import peak_frame
 from data_prep.fer.au_table import INTENSITIES, PRESENCES, OpenFaceError
 from data_prep.fer.clips import FerClip, find_clips
 from data_prep.fer.facs import load_facs
 from data_prep.fer.record import FerRun, RecordSettings, make_record
 from tests.conftest import ROOT
-from tests.openface_stand_in import FRAMES, ROWS, install
 
 FACS = load_facs()
 EMOTIONS = ("happy", "sad", "anger", "surprise", "disgust", "fear")

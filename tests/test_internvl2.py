@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer, InternVLForConditionalGeneration
 from transformers.core_model_loading import WeightConverter, rename_source_key
 
+from benchmarks.internvl2_sizes import full_config, tiny_config
 from swift_plugins.files import InputError
 from swift_plugins.internvl2 import (
     build_config,
@@ -25,7 +26,7 @@ from swift_plugins.internvl2 import (
     save_internvl2_original,
     weights,
 )
-from tests.tiny_internvl2 import full_config, tiny_checkpoint, tiny_config
+from tests.tiny_internvl2 import tiny_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("EMOVERSE_SHARED", ROOT.parent / "shared")) / "data" / "internvl2"

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.openface_stand_in import FRAMES, install
 from data_prep.fer.au_table import INTENSITIES, PRESENCES, OpenFaceError, read_faces
 from data_prep.fer.openface import extract, find_program
 from swift_plugins.files import InputError
 from tests.conftest import ROOT
-from tests.openface_stand_in import FRAMES, install
 
 HEADER = [
     *("frame", "face_id", "timestamp", "confidence", "success"),

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks.openface_stand_in import install
 from data_prep.demo.faces import draw_frame, random_clip
 from data_prep.demo.layouts import encode, facs
 from swift_plugins.files import read_rows
 from tests.conftest import ROOT
-from tests.openface_stand_in import install
 
 TUTORIAL = (ROOT / "docs" / "own-data.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^```bash\n(.*?)^```$", TUTORIAL, re.M | re.S)

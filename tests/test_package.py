@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.machinery
 import os
 import subprocess
 import sys
 import sysconfig
 import zipfile
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,40 @@ def test_no_name_of_the_plugin_folder_shadows_a_library():
     libraries = {name for name in names if importlib.machinery.PathFinder.find_spec(name, elsewhere)}
     assert not libraries | (names & sys.stdlib_module_names)
     assert importlib.machinery.PathFinder.find_spec("yaml", elsewhere), "the search finds libraries"
+
+
+def imports_of(source: Path) -> set[str]:
+    """Names of the project's modules that a file imports anywhere, `from x import y` as x.y where that is a module."""
+    names = set()
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            start = ".".join(source.relative_to(ROOT).parts[: -node.level]) if node.level else ""
+            base = ".".join(filter(None, (start, node.module)))
+            names |= {name if name in MODULES else base for name in (f"{base}.{alias.name}" for alias in node.names)}
+    return names & MODULES.keys()
+
+
+ROOMS = ("swift_plugins", "data_prep", "app", "benchmarks", "tests")  # each imports from itself and from the left
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for room in ROOMS
+    for path in (ROOT / room).rglob("*.py")
+}
+
+
+def test_imports_run_one_way():
+    """No circle, not even through an import inside a function, and none against the order of the rooms."""
+    graph = {name: imports_of(path) - {name} for name, path in MODULES.items()}
+    assert "swift_plugins.files" in graph["data_prep.build_amt"], "the search finds imports"
+    assert not [
+        (name, other)
+        for name, others in graph.items()
+        for other in others
+        if ROOMS.index(other.split(".")[0]) > ROOMS.index(name.split(".")[0])
+    ]
+    TopologicalSorter(graph).prepare()  # a circle is a CycleError that names it
 
 
 @pytest.mark.parametrize("name", ["first_stage.sh", "second_stage.sh", "test.sh"])

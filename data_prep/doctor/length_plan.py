@@ -18,16 +18,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import yaml
 
+from data_prep.doctor.options import Options
 from swift_plugins import mixture
 from swift_plugins.files import CONFIGS, InputError, write_json
-
-if TYPE_CHECKING:
-    from data_prep.doctor.__main__ import Options
 
 # What of a stage's configuration decides lengths and steps: type and ms-swift's own default.
 SETTINGS: dict[str, tuple[type, Any]] = {

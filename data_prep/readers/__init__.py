@@ -58,7 +58,7 @@ def published() -> list[str]:
 def _add_reader(dataset: declared.Declared) -> None:
     if dataset.name in READERS:
         raise InputError(f"name: {dataset.name} is a dataset of the project; give yours another", dataset.path)
-    READERS[dataset.name] = DeclaredReader(dataset)
+    READERS[dataset.name] = DeclaredReader(dataset, READERS)
 
 
 extensions.load()

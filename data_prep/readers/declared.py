@@ -12,9 +12,10 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 from data_prep.readers.media import SUFFIXES
@@ -49,8 +50,9 @@ class Row:
 class DeclaredReader:
     """The reader of one declared dataset: has what a reader module has (`data_prep.readers`)."""
 
-    def __init__(self, declared: Declared):
+    def __init__(self, declared: Declared, readers: Mapping[str, Any] = MappingProxyType({})):
         self.declared = declared
+        self.readers = readers  # among which the one is whose samples get other label words
         self.root = declared.home  # where the data are unless a command says otherwise
         self.PEAK_FRAMES = declared.peak_frames
 
@@ -243,14 +245,12 @@ class DeclaredReader:
 
     def _original(self) -> Any:
         """The reader whose samples get other label words; None where there is a table."""
-        from data_prep.readers import READERS, published  # which hold this one, too
-
         if self.declared.reader is None:
             return None
-        if self.declared.reader not in published():
-            known = ", ".join(published())
-            raise InputError(f"reader: {self.declared.reader} is not one of {known}", self.declared.path)
-        return READERS[self.declared.reader]
+        known = {name: reader for name, reader in self.readers.items() if not isinstance(reader, DeclaredReader)}
+        if self.declared.reader not in known:
+            raise InputError(f"reader: {self.declared.reader} is not one of {', '.join(known)}", self.declared.path)
+        return known[self.declared.reader]
 
     def known_bad_clips(self, split: str) -> dict[str, str]:
         """Sample id → path of a clip that is bad in the release of the dataset that is read."""
