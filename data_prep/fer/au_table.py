@@ -208,7 +208,7 @@ def _is_whole(lines: list[bytes], cells: int) -> bool:
 def _columns(lines: list[bytes], names: list[str], wanted: list[str], path: str | os.PathLike) -> dict[str, np.ndarray]:
     """The columns `wanted` of a table with the columns `names`, as float64; NaN for what is empty or says so.
 
-    NumPy's parser and not pandas.read_csv(usecols=…): that takes 2.0 to 2.7 times as long as all of `read_faces` on
+    NumPy's parser and not pandas.read_csv(usecols=…): that takes 1.9 to 2.7 times as long as all of `read_faces` on
     real files of 70 to 170 rows, which clips mostly are (1.3 times on 714 columns, 0.9 on 2,100 rows; measured by
     benchmarks/data_prep.py), and names neither the cell nor the line that is wrong.
     """
