@@ -27,6 +27,7 @@ from swift_plugins.build_report import read_report
 from swift_plugins.declared import DATASETS
 from swift_plugins.files import AtomicFiles, InputError, run_cli
 from swift_plugins.options import option, parse
+from swift_plugins.progress import progress
 from swift_plugins.tasks import TASKS, LeftOut, split_channel
 
 TABLE_1_CLIPS = 32_940  # of the paper's Table 1: clips, not rows; its rows per task are in `TASKS`
@@ -161,9 +162,12 @@ class Builder:
             if clip.startswith(f"{dataset}/{self.split}/")
         }
         samples = self._counted(dataset, samples, leaked, known_bad, without_clip, counts)
-        for sample, files in self._media(dataset, root, samples, known_bad):
-            counts["kept"] += 1
-            self.total_clips += sum(self._add_rows(sample, task, files) for task in tasks) > 0
+        with progress(
+            self._media(dataset, root, samples, known_bad), desc=f"{dataset} {self.split}", unit="clip"
+        ) as bar:
+            for sample, files in bar:
+                counts["kept"] += 1
+                self.total_clips += sum(self._add_rows(sample, task, files) for task in tasks) > 0
         self.clips[dataset] = {key: counts[key] for key in ("read", "excluded_leaks", "kept")}
         dropped = self.faults.counts["known_bad_clip"] - counts["known_bad"]  # left out by the reader itself
         lost = counts["read"] - counts["excluded_leaks"] - counts["kept"] + dropped

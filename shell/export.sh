@@ -18,7 +18,7 @@ hold_output
 rm -rf "$MERGED.part"
 swift export --adapters "$CHECKPOINT" ${MODEL:+--model "$MODEL"} --merge_lora true --output_dir "$MERGED.part" \
     --external_plugins "$PLUGIN" "$@"
-python -m swift_plugins.internvl2 "$MERGED.part"
+python -m swift_plugins.complete_export "$MERGED.part"
 card=(--checkpoint "$CHECKPOINT")
 if [ -d "${AMT_DATA:-}" ]; then card+=(--data "$AMT_DATA"); fi
 stage="$(basename "$(dirname "$CHECKPOINT")")"

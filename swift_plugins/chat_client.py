@@ -25,7 +25,6 @@ import hashlib
 import itertools
 import json
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -40,6 +39,7 @@ from tqdm import tqdm
 
 from swift_plugins.files import InputError
 from swift_plugins.journal import Journal
+from swift_plugins.progress import progress
 
 RETRIES = 29  # per question; the client waits 0.5 s, doubled up to 8 s: a server away for three minutes loses nothing
 SHOWN_MODELS = 8
@@ -247,8 +247,7 @@ def ask(
     answered nothing while a question was given up. The journal then holds all that came back.
     """
     questions = list({question.key: question for question in questions}.values())
-    seconds = 0.2 if sys.stderr.isatty() else 15.0  # a log file needs no smooth bar
-    with tqdm(total=len(questions), desc=desc, unit="clip", mininterval=seconds) as bar:
+    with progress(total=len(questions), desc=desc, unit="clip") as bar:
         try:
             return asyncio.run(_Run(server, journal, then, bar).all(questions, concurrency))
         except _Stop as stop:

@@ -18,6 +18,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from operator import itemgetter
 from typing import Any
 
+from swift_plugins.progress import progress
+
 
 def ratio(part: float, whole: float) -> float:
     """part / whole, and 0.0 where there is no whole."""
@@ -272,7 +274,9 @@ def resample(
 
     generator = np.random.default_rng(seed)
     samples = defaultdict(list)
-    for start in range(0, draws, 100):  # 100 at a time bounds the memory of (draws, units)
+    for start in progress(
+        range(0, draws, 100), desc="bootstrap", unit="00 draws"
+    ):  # 100 at a time bounds the memory of (draws, units)
         weights = generator.multinomial(len(units), chances, size=min(100, draws - start))
         for drawn in weights @ matrix:
             for name, value in _leaves(finish(Counter(dict(zip(keys, drawn.tolist(), strict=True))))):

@@ -280,7 +280,7 @@ def merged(folders, project, tmp_path_factory):
         SwiftSft(swift(CONFIGS / "emoverse-4b" / "stage1.yaml", *flags)).main()
     checkpoint = folder / "stage1" / "checkpoint-2"
     export_main(["--adapters", str(checkpoint), "--merge_lora", "true", "--output_dir", str(folder / "merged")])
-    done = project("-m", "swift_plugins.internvl2", folder / "merged")
+    done = project("-m", "swift_plugins.complete_export", folder / "merged")
     assert done.returncode == 0, done.stderr
     return folder / "merged"
 

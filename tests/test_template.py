@@ -101,7 +101,7 @@ def exported(checkpoint, tmp_path_factory):
         folders[kind] = tmp_path_factory.mktemp("exported") / kind
         load_internvl2(source).save_pretrained(folders[kind])
         load_tokenizer(source).save_pretrained(folders[kind])
-        command = [sys.executable, "-m", "swift_plugins.internvl2", folders[kind]]
+        command = [sys.executable, "-m", "swift_plugins.complete_export", folders[kind]]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     return folders

@@ -15,6 +15,7 @@ import string
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -25,6 +26,7 @@ from data_prep.demo.words import EMOTIONS, Line, conversation, dialogue, emotion
 from data_prep.doctor.leakage import ConversationIndex, compare
 from data_prep.readers.sample import Sample, conversation_id
 from swift_plugins.files import CONFIGS, InputError, read_yaml, write_json, write_rows
+from swift_plugins.progress import progress
 
 COLUMNS = (
     ["frame", "face_id", "timestamp", "confidence", "success"]
@@ -316,7 +318,9 @@ def generate(out: Path, seed: int = 0, size: str = "small", leak: bool = False) 
         clips += write_ecf(root, seed, sizes["ecf"], aus, dialogues, leak)
         write_rows(root / "truth.jsonl", map(_truth, clips))
         with multiprocessing.get_context("spawn").Pool(min(os.cpu_count() or 1, 8)) as pool:
-            pool.starmap(write_clip, [(root, clip) for clip in clips], chunksize=64)
+            written = pool.imap_unordered(partial(write_clip, root), clips, chunksize=16)
+            for _ in progress(written, desc="clips", unit="clip", total=len(clips)):
+                pass
         root.chmod(0o755)
         os.replace(root, out)
     except BaseException:

@@ -21,6 +21,7 @@ from data_prep.readers import READERS, SPLITS
 from data_prep.readers.media import SUFFIXES, ClipFinder
 from data_prep.readers.sample import Fault, Sample, SplitAbsent
 from swift_plugins.files import InputError, read_rows
+from swift_plugins.progress import progress
 
 TELLING = 6  # words; a shorter text is repeated by chance
 EXAMPLES = 12  # lines of a leak that are shown side by side
@@ -159,7 +160,7 @@ def _check_leaks(samples: Mapping[tuple[str, str], list[Sample]], result: Examin
         if any(sample.conversation for sample in group)
     }
     compared = set()
-    for left, index in indexes.items():
+    for left, index in progress(indexes.items(), desc="leaks", unit="split"):
         links = leakage.compare(index, index).links
         pairs = {tuple(sorted((leakage.conversation_id(a.left), leakage.conversation_id(a.right)))) for a in links}
         for one, other in sorted(pairs):
@@ -224,7 +225,8 @@ def _check_clips(dataset: str, root: Path, groups: Mapping[str, list[Sample]], j
         lengths = _part(dataset, "durations", lambda root, split: {})(root, split)
         with ThreadPoolExecutor(jobs) as pool:  # FFmpeg works outside the interpreter lock
             paths = [root / video for video in clips.values()]
-            facts = list(pool.map(inspect, paths, [lengths.get(clip) for clip in clips]))
+            looks = pool.map(inspect, paths, [lengths.get(clip) for clip in clips])
+            facts = list(progress(looks, desc=f"clips of {dataset} {split}", unit="clip", total=len(paths)))
         result.clips[f"{dataset}:{split}"] = len(facts)
         _report_clips(f"{dataset}/{split}", root, clips, facts, result)
     folders = {root if len(parts := Path(video).parts) == 1 else root / parts[0] for video in annotated}

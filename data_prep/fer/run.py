@@ -24,7 +24,6 @@ import random
 import shlex
 import shutil
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -47,6 +46,7 @@ from swift_plugins.declared import DATASETS
 from swift_plugins.files import ROOT, InputError, hold, read_json, validated, write_json
 from swift_plugins.journal import Journal
 from swift_plugins.options import option, parse
+from swift_plugins.progress import progress
 
 ONE_SPEAKER = ("mosei",)  # a MOSEI clip shows its one speaker; scenes of other datasets show several people
 # Faults that say nothing about the clip: --resume tries it again. After any other it does so when a file has changed.
@@ -298,10 +298,9 @@ def run_all(clips: list[FerClip], first: list[FerClip], run: FerRun, jobs: int, 
     context = _ray() if backend == "ray" else contextlib.nullcontext()
     options = {} if backend == "ray" else {"initializer": _end_with_parent, "initargs": (os.getpid(),)}
     task = joblib.delayed(work_on)
-    interval = 0.2 if sys.stderr.isatty() else 10.0  # seconds between two states of the bar; a log needs few
     with (
         context,
-        tqdm(total=len(clips), unit="clip", desc="faces", smoothing=0.05, mininterval=interval) as bar,
+        progress(total=len(clips), unit="clip", desc="faces") as bar,
         _WithBar(bar, n_jobs=jobs, backend=backend, **options) as parallel,
     ):
         parallel(task(clip, run) for clip in first)
