@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from swift_plugins import commands
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "swift_plugins"
 
@@ -59,6 +61,29 @@ def test_imports_run_one_way():
         if ROOMS.index(other.split(".")[0]) > ROOMS.index(name.split(".")[0])
     ]
     TopologicalSorter(graph).prepare()  # a circle is a CycleError that names it
+
+
+HELP = """
+import contextlib, io, runpy, sys
+for module in sys.argv[1:]:
+    sys.argv, said = [module, "--help"], io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    assert "usage: " in said.getvalue() and len(said.getvalue()) > 300, module
+    heavy = {"torch", "transformers", "swift", "datasets", "gradio", "ray", "matplotlib"} & sys.modules.keys()
+    assert not heavy, f"{module} --help imports {heavy}"
+"""
+
+
+def test_help_of_every_command_loads_nothing_that_takes_seconds(project):
+    others = [
+        "data_prep.demo",
+        "data_prep.demo.checkpoint",
+        "swift_plugins.complete_export",
+        "swift_plugins.model_card",
+    ]
+    done = project("-c", HELP, *commands.MODULES.values(), *others)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", ["first_stage.sh", "second_stage.sh", "test.sh"])
