@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     image = None
     if options.video and (options.image or options.plot):
         check_length(faces, options.video, several=options.people == "several")
-        image = peak_image(options.video, peak.index, box)
+        image = peak_image(options.video, peak.index, box, crop=options.crop)
     print(json.dumps({"peak_frame": peak.frame, "face_id": peak.face_id, "score": peak.score}))
     if options.image:
         write_image(options.image, image)

@@ -415,8 +415,13 @@ def test_a_run_is_not_mixed_with_another(world, project, tmp_path):
     emotions = {record["emotion"] for record in records_of(out).values()}
     assert {Path(path).stem for path in pictures if "contact_sheets" in path} == emotions
     assert len(pictures) == len(emotions) + 1
+    framed = [record for record in records_of(out).values() if record.get("face")]
+    assert framed and all(0 <= part <= 1 for record in framed for part in record["face"])
     for path in pictures:
         with Image.open(out / path) as picture:
+            red = (np.asarray(picture.convert("RGB")) == (0xD1, 0x49, 0x5B)).all(-1)
+            upright = np.lib.stride_tricks.sliding_window_view(red, 20, axis=0).all(-1)  # letters are lower
+            assert "contact_sheets" not in path or upright.any(), "the person whose peak it is has a frame"
             assert picture.width > 600 and len(picture.convert("RGB").getcolors(1 << 24)) > 20
     (out / next(path for path in before if path.startswith("peaks"))).unlink()  # a lost image is made again
     assert project(*run, "--resume").returncode == 0

@@ -216,16 +216,21 @@ def test_peak_image_is_that_very_frame(clip, tmp_path):
             assert across / down == pytest.approx(100 / 200, rel=0.02)  # the true proportions are not lost
 
 
+def test_peak_image_says_where_the_person_is(clip):
+    assert peak_image(clip, 2, np.array([150.0, 40, 170, 60])).info["face"] == [0.75, 0.4, 0.85, 0.6]
+    assert peak_image(clip, 2).info["face"] is None, "a table without landmarks does not tell"
+
+
 def test_peak_image_of_a_person(clip):
-    image = peak_image(clip, 2, np.array([150.0, 40, 170, 60]))
+    image = peak_image(clip, 2, np.array([150.0, 40, 170, 60]), crop=True)
     assert image.size == (SIDE, SIDE)
     bright = np.asarray(image.convert("L")) > 150
     rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
     assert 0.4 < len(rows) / SIDE < 0.8 and abs(columns.mean() - SIDE / 2) < 20
     assert rows.mean() > SIDE / 2  # the head reaches above the landmarks
-    assert peak_image(clip, 2, np.array([180.0, 0, 220, 40])).size == (SIDE, SIDE)  # a face at the border
+    assert peak_image(clip, 2, np.array([180.0, 0, 220, 40]), crop=True).size == (SIDE, SIDE)  # a face at the border
     with pytest.raises(OpenFaceError, match="outside the upright picture of 200x100") as caught:
-        peak_image(clip, 2, np.array([40.0, 150, 60, 170]))  # of the clip on its side: a crop would be black
+        peak_image(clip, 2, np.array([40.0, 150, 60, 170]), crop=True)  # of the clip on its side: a crop would be black
     assert caught.value.kind == "other_clip"
 
 

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 Color = tuple[int, int, int]
 
 SIDE, FPS = 112, 8  # picture side in pixels, frames per second
+LANDMARKS = 68  # of a face, as many as OpenFace finds
 INTENSITIES = (
     1,
     2,
@@ -80,6 +81,12 @@ class Face:
         values = {au: rest + (self.peak.get(au, rest) - rest) * share for au, rest in self.rest.items()}
         values[45] = max(0.0, 4.0 - 2.5 * abs(frame - self.blink))
         return {au: round(value, 2) for au, value in values.items()}
+
+    def place(self, frame: int, side: int) -> tuple[float, float, float]:
+        """Centre and half height in a picture of that side, in pixels; heads are never quite still."""
+        size = self.size * side
+        nod = math.sin((frame + self.blink) * 0.7) * 0.02 * size
+        return self.x * side + nod, self.y * side + nod / 2, size
 
 
 @dataclass(frozen=True)
@@ -273,13 +280,19 @@ def draw_frame(clip: DrawnClip, frame: int, side: int = SIDE) -> Image.Image:
     pen = ImageDraw.Draw(image)
     pen.rectangle((0, 1.7 * side, 2 * side, 2 * side), fill=_mix(clip.background, (0, 0, 0), 0.25))
     for face in sorted(clip.faces, key=lambda face: face.size):
-        size = face.size * 2 * side
-        nod = math.sin((frame + face.blink) * 0.7) * 0.02 * size  # heads are never quite still
-        cx, cy = face.x * 2 * side + nod, face.y * 2 * side + nod / 2
+        cx, cy, size = face.place(frame, 2 * side)
         shirt = _mix(face.look.hair, (90, 120, 180), 0.5)
         pen.ellipse((cx - 1.2 * size, cy + 0.95 * size, cx + 1.2 * size, cy + 3 * size), fill=shirt)
         draw_face(pen, face.look, cx, cy, size, face.intensities(frame))
     return image.reduce(2)
+
+
+def outline(face: Face, frame: int) -> list[float]:
+    """Every x, then every y, of a face's landmarks in pixels: points around it, from the eyebrows to the chin."""
+    cx, cy, size = face.place(frame, SIDE)
+    angles = [2 * math.pi * point / LANDMARKS for point in range(LANDMARKS)]
+    xs = [cx + face.look.width * size * math.cos(angle) for angle in angles]
+    return xs + [cy + (0.25 + 0.75 * math.sin(angle)) * size for angle in angles]
 
 
 def random_face(

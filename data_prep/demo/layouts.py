@@ -21,7 +21,17 @@ from pathlib import Path
 import av
 from PIL import Image
 
-from data_prep.demo.faces import FPS, INTENSITIES, PRESENCES, SIDE, DrawnClip, draw_frame, random_clip
+from data_prep.demo.faces import (
+    FPS,
+    INTENSITIES,
+    LANDMARKS,
+    PRESENCES,
+    SIDE,
+    DrawnClip,
+    draw_frame,
+    outline,
+    random_clip,
+)
 from data_prep.demo.words import EMOTIONS, Line, conversation, dialogue, emotion_and_polarity, sentence
 from data_prep.doctor.leakage import ConversationIndex, compare
 from data_prep.readers.sample import Sample, conversation_id
@@ -30,6 +40,7 @@ from swift_plugins.progress import progress
 
 COLUMNS = (
     ["frame", "face_id", "timestamp", "confidence", "success"]
+    + [f"{axis}_{point}" for axis in "xy" for point in range(LANDMARKS)]
     + [f"AU{n:02d}_r" for n in INTENSITIES]
     + [f"AU{n:02d}_c" for n in PRESENCES]
 )
@@ -87,11 +98,17 @@ def openface_rows(clip: DrawnClip) -> Iterator[list[str]]:
             values = face.intensities(frame)
             yield (
                 [str(frame + 1), str(face.slot), head, "0.98", "1"]
+                + [f"{value:.1f}" for value in outline(face, frame)]
                 + [f"{values[au]:.2f}" for au in INTENSITIES]
                 + [f"{float(values[au] >= 1):.2f}" for au in PRESENCES]
             )
         if clip.phantom is not None and frame < clip.frames // 2:
-            yield [str(frame + 1), str(clip.phantom), head, "0.02", "0"] + ["1.50"] * 17 + ["1.00"] * 18
+            yield (
+                [str(frame + 1), str(clip.phantom), head, "0.02", "0"]
+                + ["0.0"] * 2 * LANDMARKS
+                + ["1.50"] * 17
+                + ["1.00"] * 18
+            )
 
 
 def write_clip(root: Path, clip: DrawnClip) -> None:

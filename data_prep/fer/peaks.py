@@ -148,17 +148,23 @@ def check_length(faces: Faces, video: str | os.PathLike, several: bool = False) 
         raise OpenFaceError("other_clip", reason)
 
 
-def peak_image(video: str | os.PathLike, index: int, box: np.ndarray | None = None) -> Image.Image:
+def peak_image(
+    video: str | os.PathLike, index: int, box: np.ndarray | None = None, *, crop: bool = False
+) -> Image.Image:
     """Frame number `index` (from 0, over the decoded frames) as an RGB image of 448x448 pixels.
 
-    The whole frame is scaled to the square as InternVL2 does with a single tile; `box` (left, top, right, bottom of
-    the landmarks, pixels of the upright picture) gives a square around one person's head instead. Frames are counted,
-    never addressed by time, so a variable frame rate changes nothing. `info["dpi"]` keeps the true proportions: it
-    says how much the scaling squeezed each side. Raises `InputError` where the clip has no such frame, and
-    `OpenFaceError` ("other_clip") for a box outside the picture.
+    The whole frame is scaled to the square as InternVL2 does with a single tile; with `crop`, a square around one
+    person's head: that of `box` (left, top, right, bottom of the landmarks, pixels of the upright picture). Frames are
+    counted, never addressed by time, so a variable frame rate changes nothing. `info["dpi"]` keeps the true
+    proportions: it says how much the scaling squeezed each side; `info["face"]` is the box of a whole frame in parts
+    of its sides. Raises `InputError` where the clip has no such frame, and `OpenFaceError` ("other_clip") for a box
+    outside the picture that is to be cropped.
     """
     image = read_frames(video, [index])[0]
-    if box is not None:
+    face = None
+    if box is not None and not crop:
+        face = [round(float(part), 3) for part in box / np.tile(image.size, 2)]
+    if box is not None and crop:
         left, top, right, bottom = (float(value) for value in box)
         # Landmarks end at the eyebrows: the head needs about half a face more, most of it above.
         half = 0.8 * max(right - left, bottom - top)
@@ -170,6 +176,7 @@ def peak_image(video: str | os.PathLike, index: int, box: np.ndarray | None = No
     squeeze = SIDE / image.width, SIDE / image.height
     image = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     image.info["dpi"] = tuple(72 * side / max(squeeze) for side in squeeze)
+    image.info["face"] = face
     return image
 
 

@@ -145,8 +145,8 @@ def _plot_bars(axis: Axes, faces: Faces, peak: Peak, shown: Sequence[str], colou
 def contact_sheets(folder: Path, records: Iterable[dict], root: Path, seed: int = 0) -> Iterator[Path]:
     """Write a page of peak frames for each emotion of `records` to `folder`; yields the paths.
 
-    An emotion with more clips than a page holds shows a seeded sample of them, ordered by score. `root` is the folder
-    that a record's image is relative to.
+    An emotion with more clips than a page holds shows a seeded sample of them, ordered by score; the person whose
+    peak it is has a frame where the tables held landmarks. `root` is the folder that a record's image is relative to.
     """
     by_emotion: dict[str, list[dict]] = collections.defaultdict(list)
     for record in records:
@@ -178,6 +178,9 @@ def _sheet(heading: str, records: list[dict], root: Path) -> Image.Image:
         with Image.open(root / record["image"]) as image:
             picture = _true_proportions(image.convert("RGB") if "dpi" not in image.info else image)
         picture.thumbnail((THUMB, THUMB))
+        if face := record.get("face"):
+            corners = [part * side for part, side in zip(face, picture.size * 2, strict=True)]
+            ImageDraw.Draw(picture).rectangle(corners, outline=ACCENT, width=2)
         page.paste(picture, (x + (THUMB - picture.width) // 2, y + (THUMB - picture.height) // 2))
         label = record["id"].partition("/")[2]
         while draw.textlength(label, name) > THUMB:

@@ -34,6 +34,7 @@ class FerRecord(BaseModel):
     frame: int
     face_id: int
     score: float
+    face: list[float] = Field([], min_length=4, max_length=4)
     why: str = ""
     unknown: list[str] = []
 
@@ -111,7 +112,7 @@ def make_record(clip: FerClip, run: FerRun) -> dict:
 
     `frame` is numbered as in the CSV (OpenFace counts from 1), like everything that a user is shown. The caption is
     None, with the reason under "why", where no AU is left to describe. "unknown" names AUs of emotions that no column
-    tells of. Raises `OpenFaceError`.
+    tells of; "face" is where the person's landmarks lie, in parts of the picture's sides. Raises `OpenFaceError`.
     """
     settings, facs = run.settings, run.settings.facs
     faces = _faces(clip, run)
@@ -123,7 +124,8 @@ def make_record(clip: FerClip, run: FerRun) -> dict:
     if not aus and settings.without_common == "active":
         aus = active
     image = f"peaks/{clip.id.partition('/')[2]}.{settings.image}"
-    _publish_picture(_picture(clip.video, faces, peak, run), run.scratch, run.out / image)
+    picture = _picture(clip.video, faces, peak, run)
+    _publish_picture(picture, run.scratch, run.out / image)
     phrases = describe(aus, facs, f"{settings.seed}:{clip.id}")
     record = {
         "id": clip.id,
@@ -136,6 +138,8 @@ def make_record(clip: FerClip, run: FerRun) -> dict:
         "face_id": peak.face_id,
         "score": peak.score,
     }
+    if picture.info["face"]:
+        record["face"] = picture.info["face"]
     known = deciding_columns(faces, facs, settings.described)
     unknown = sorted({au for members in facs.emotions.values() for au in members} - set(known))
     return record | ({} if aus else {"why": why}) | ({"unknown": unknown} if unknown else {})
@@ -163,12 +167,12 @@ def _faces(clip: FerClip, run: FerRun) -> Faces:
             flags=settings.openface_args,
             timeout=run.timeout,
             confidence=settings.confidence,
-            boxes=settings.crop,
+            boxes=settings.crop or settings.people == "several",  # whom a picture of several shows
             aus=named_aus(settings.aus) or PRESENCES,
         )
     if clip.csv is None:
         raise OpenFaceError("no_csv", clip.no_csv)
-    return read_faces(clip.csv, settings.confidence, settings.crop)
+    return read_faces(clip.csv, settings.confidence, boxes=True)
 
 
 def _picture(video: Path, faces: Faces, peak: Peak, run: FerRun) -> Image.Image:
@@ -178,7 +182,7 @@ def _picture(video: Path, faces: Faces, peak: Peak, run: FerRun) -> Image.Image:
     try:
         if run.program is None:
             check_length(faces, video, several=run.settings.people == "several")
-        return peak_image(video, peak.index, faces.box[peak.row] if crop else None)
+        return peak_image(video, peak.index, None if faces.box is None else faces.box[peak.row], crop=crop)
     except OpenFaceError:
         raise
     except InputError as error:
