@@ -51,6 +51,28 @@ def test_data_steps_of_the_readme(world, tmp_path):
     assert {"mosei.fer.train.jsonl", "meld.mer.test.jsonl", "ecf.ecpe.test.jsonl", "mosei.msa.dev.jsonl"} <= written
 
 
+CODE = re.compile(r"^```.*?^```", re.M | re.S)
+
+
+def commands(text: str) -> list[str]:
+    """The lines of the code blocks, without comments."""
+    lines = "\n".join(CODE.findall(text)).splitlines()
+    return [line for line in (re.sub(r"(^|\s+)#.*", "", line).rstrip() for line in lines) if line]
+
+
+def test_the_chinese_readme_says_the_same():
+    """Its commands, what stands in backquotes, its figures and its links are those of the English one."""
+    chinese = (ROOT / "README.zh.md").read_text(encoding="utf-8")
+    assert commands(chinese) == commands(README) and len(commands(README)) > 20
+    ours, theirs = (
+        CODE.sub("", text).replace("README.zh.md", "").replace("README.md", "") for text in (chinese, README)
+    )
+    for what in (r"`[^`]+`", r"\]\(([^)#]*)\)", r"^## ", r"^\|", r"(?<![\w.])\d[\d.,]*\d(?![\w.])"):
+        found, wanted = (sorted(" ".join(x.split()) for x in re.findall(what, text, re.M)) for text in (ours, theirs))
+        assert set(found) == set(wanted), set(found) ^ set(wanted)
+        assert what not in (r"^## ", r"^\|") or len(found) == len(wanted)
+
+
 def test_the_readme_is_short():
     assert len(README.splitlines()) <= 200
 
