@@ -82,20 +82,6 @@ has_accelerator() {
     python -c 'import sys, torch; sys.exit(not torch.accelerator.is_available())'
 }
 
-# The length plan of mixture $1 with the settings of $CONFIG_DIR/$2.yaml and the flags that follow; stops when rows
-# would be dropped (status 1 of the plan), unless ALLOW_LONG=1, and when the plan cannot be made (status 2).
-length_plan() {
-    local mixture="$1" settings="$2" status=0
-    shift 2
-    [ -f "$CONFIG_DIR/$settings.yaml" ] || fail "CONFIG=$CONFIG holds no $settings.yaml"
-    python -m data_prep.doctor --tokens "$MODEL" --config "$CONFIG_DIR" --stage "$mixture" --settings "$settings" \
-        ${SIZE:+--size "$SIZE"} -- "$@" || status=$?
-    if [ "$status" = 1 ] && [ "${ALLOW_LONG:-0}" != 1 ]; then
-        fail "rows longer than max_length cannot be trained on: raise --max_length, or set ALLOW_LONG=1"
-    fi
-    [ "$status" -le 1 ] || exit "$status"
-}
-
 # FLAGS of swift sft that start training in folder $1 with the settings of $CONFIG_DIR/$2.yaml, or with RESUME=1 go on
 # from its last whole checkpoint with the same optimizer, random state and data order. DEEPSPEED is zero2 or zero3
 # (ms-swift's own settings), or a file.
@@ -126,4 +112,18 @@ files.run_cli(lambda: print(m.system_turn(m.data_root(), "train") or ""))')"
         python -c 'import deepspeed' 2>/dev/null || fail "DEEPSPEED=$DEEPSPEED needs the package deepspeed"
         FLAGS+=(--deepspeed "$DEEPSPEED")
     fi
+}
+
+# Plan mixture $MIXTURE and train it into $OUTPUT/$1 with the settings of $CONFIG_DIR/$1.yaml, FLAGS and the flags that
+# follow; stops before it starts when rows would be dropped, unless ALLOW_LONG=1.
+run_stage() {
+    local stage="$1" long=()
+    shift
+    [ -f "$CONFIG_DIR/$stage.yaml" ] || fail "CONFIG=$CONFIG holds no $stage.yaml"
+    python -m swift_plugins.mixture --stage "$MIXTURE" ${SIZE:+--size "$SIZE"}
+    hold_output
+    [ "${ALLOW_LONG:-0}" != 1 ] || long=(--allow-long)
+    python -m swift_plugins.run_stage --config "$CONFIG_DIR" --settings "$stage" --stage "$MIXTURE" --model "$MODEL" \
+        ${SIZE:+--size "$SIZE"} ${long[@]+"${long[@]}"} -- \
+        --output_dir "$OUTPUT/$stage" ${FLAGS[@]+"${FLAGS[@]}"} "$@"
 }

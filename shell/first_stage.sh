@@ -8,8 +8,4 @@ need_data
 MIXTURE="${MIXTURE:-stage1}"
 
 training_flags "$OUTPUT/stage1" stage1
-python -m swift_plugins.mixture --stage "$MIXTURE" ${SIZE:+--size "$SIZE"}
-length_plan "$MIXTURE" stage1 "$@"
-hold_output
-swift sft "$CONFIG_DIR/stage1.yaml" --model "$MODEL" --dataset "amt:$MIXTURE${SIZE:+#$SIZE}" \
-    --output_dir "$OUTPUT/stage1" --external_plugins "$PLUGIN" ${FLAGS[@]+"${FLAGS[@]}"} "$@"
+run_stage stage1 "$@"

@@ -23,7 +23,4 @@ if [ "${MERGE:-0}" = 1 ]; then
     MODEL="$OUTPUT/stage1-merged"
     ADAPTER=()
 fi
-python -m swift_plugins.mixture --stage "$MIXTURE" ${SIZE:+--size "$SIZE"}
-length_plan "$MIXTURE" stage2 "$@"
-swift sft "$CONFIG_DIR/stage2.yaml" --model "$MODEL" --dataset "amt:$MIXTURE${SIZE:+#$SIZE}" \
-    --output_dir "$OUTPUT/stage2" --external_plugins "$PLUGIN" ${ADAPTER[@]+"${ADAPTER[@]}"} ${FLAGS[@]+"${FLAGS[@]}"} "$@"
+run_stage stage2 ${ADAPTER[@]+"${ADAPTER[@]}"} "$@"

@@ -25,5 +25,6 @@ if "LOCAL_RANK" in os.environ:
 from swift_plugins import backbones, chat_page, dataset, rewards, runs, template  # noqa: E402
 from swift_plugins.internvl2 import register as internvl2  # noqa: E402
 
-for module in (internvl2, template, backbones, dataset, rewards, runs, chat_page):
-    module.register()
+if not runs.registered():  # ms-swift imports this file by its path, our programs and tests as a module
+    for module in (internvl2, template, backbones, dataset, rewards, chat_page, runs):
+        module.register()

@@ -79,6 +79,11 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+def registered() -> bool:
+    """Whether `register` was called in this process."""
+    return getattr(SwiftPipeline.main, "__name__", "") == "locked"
+
+
 def register() -> None:
     """Lock what runs write to, and end them in one line where the reason is known."""
     SwiftPipeline.main = _one_at_a_time(SwiftPipeline.main)

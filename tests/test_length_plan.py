@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from data_prep.doctor.__main__ import main
-from data_prep.doctor.length_plan import Meter, read_settings, steps
 from swift_plugins.files import InputError
+from swift_plugins.length_plan import Meter, read_settings, steps
 from tests.conftest import ROOT
 from tests.test_frames import write_clip
 

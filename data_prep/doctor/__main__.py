@@ -7,7 +7,7 @@
 The first form checks annotations (counts against the published tables, encoding, ids, duplicates, leakage between
 splits and datasets) and, with --media, looks into every clip. It prints a table and writes OUT/doctor.json and
 OUT/doctor.html. Exit status 1 when something breaks results, 0 with warnings only, 2 for input that is no dataset.
-The last form is the length plan, see `data_prep.doctor.length_plan`.
+The last form is the length plan, see `swift_plugins.length_plan`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from data_prep.doctor.findings import table
 from data_prep.doctor.options import Options
 from data_prep.readers import own, published
 from swift_plugins.files import InputError, run_cli, write_json
+from swift_plugins.length_plan import plan
 from swift_plugins.options import option, parse
 
 
@@ -33,9 +34,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     options_and_folders = make_dataclass("DoctorOptions", fields, bases=(Options,), frozen=True)
     options: Any = parse(options_and_folders, __doc__, "python -m data_prep.doctor", argv)
     if options.tokens:
-        from data_prep.doctor.length_plan import plan
-
-        return plan(options, options.tokens)
+        return plan(
+            options.tokens,
+            options.config,
+            options.data[-1] if options.data else None,
+            options.stage,
+            options.settings,
+            options.size,
+            options.flags,
+            options.report,
+        )
     folders = {dataset: folder for dataset in published() if (folder := getattr(options, dataset)) is not None}
     folders |= own(options.data, options.root)
     if not folders:

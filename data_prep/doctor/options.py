@@ -8,7 +8,7 @@ from pathlib import Path
 
 from swift_plugins.options import option
 
-LENGTHS = "length plan (data_prep.doctor.length_plan)"
+LENGTHS = "length plan (swift_plugins.length_plan)"
 
 
 @dataclass(frozen=True)

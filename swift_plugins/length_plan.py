@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from data_prep.doctor.options import Options
 from swift_plugins import mixture
 from swift_plugins.files import CONFIGS, InputError, write_json
 
@@ -163,50 +162,61 @@ def steps(samples: int, settings: dict[str, Any], processes: int) -> int:
     return math.ceil(settings["num_train_epochs"] * per_epoch)
 
 
-def plan(options: Options, model: Path) -> int:
-    """Print the plan for the base model in this folder; 1 when a planned stage would lose rows."""
-    config, data = _folders(options, model)
-    own_mixtures = config / "mixtures.yaml"
+def plan(
+    model: Path,
+    config: str = "emoverse-4b",
+    data: str | None = None,
+    stage: str | None = None,
+    settings_name: str | None = None,
+    size: int | None = None,
+    flags: Sequence[str] = (),
+    report_folder: Path | None = None,
+) -> int:
+    """Print the plan for the base model in a folder; 1 when a planned stage would lose rows.
+
+    config: a folder of configs/, or another. data: the folder of AMT rows (default: AMT_DATA). stage: the only one to
+    plan, of `size` rows, trained with CONFIG/<settings_name>.yaml and the flags. Raises `InputError`.
+    """
+    config_folder, rows_folder = _folders(model, config, data)
+    own_mixtures = config_folder / "mixtures.yaml"
     mixtures = mixture.read_mixtures(
         os.environ.get("AMT_MIXTURES") or (own_mixtures if own_mixtures.is_file() else None)
     )
     stages: list[str] = [name for name in ("stage1", "stage2") if name in mixtures.stages]
-    if options.stage:
-        stages = [options.stage]  # `draw` refuses a name that is none
-    draws = {stage: mixture.draw(mixtures, stage, data, options.size) for stage in stages}
-    if options.stage:
-        draws[options.stage].check()
-    files = [] if options.stage else sorted(data.glob("*.*.*.jsonl"))
-    if not files and not options.stage:
-        raise InputError("holds no row files (<dataset>.<task>.<split>.jsonl)", data)
+    if stage:
+        stages = [stage]  # `draw` refuses a name that is none
+    draws = {name: mixture.draw(mixtures, name, rows_folder, size) for name in stages}
+    if stage:
+        draws[stage].check()
+    files = [] if stage else sorted(rows_folder.glob("*.*.*.jsonl"))
+    if not files and not stage:
+        raise InputError("holds no row files (<dataset>.<task>.<split>.jsonl)", rows_folder)
 
     os.environ.setdefault("LOG_LEVEL", "ERROR")  # ms-swift tells every setting otherwise
     # An ablation of a stage is trained with that stage's configuration: stage2_mer with stage2.yaml.
-    names = {stage: options.settings or stage.split("_")[0] for stage in stages}
-    settings = {stage: read_settings(config, name, options.flags) for stage, name in names.items()}
-    if turn := mixture.system_turn(data, "train"):  # the rows carry it (swift_plugins.dataset), and it comes first
-        settings = {stage: {**values, "system": turn} for stage, values in settings.items()}
-    report = _measured(options, model, data, files, draws, settings)
-    if options.report:
-        write_json(options.report / "lengths.json", report)
+    settings = {name: read_settings(config_folder, settings_name or name.split("_")[0], flags) for name in stages}
+    if turn := mixture.system_turn(rows_folder, "train"):  # rows carry it (swift_plugins.dataset), and it comes first
+        settings = {name: {**values, "system": turn} for name, values in settings.items()}
+    report = _measured(model, rows_folder, files, draws, settings)
+    if report_folder:
+        write_json(report_folder / "lengths.json", report)
     return int(any(stage["over"] for stage in report["stages"].values()))
 
 
-def _folders(options: Options, model: Path) -> tuple[Path, Path]:
+def _folders(model: Path, config: str, data: str | None) -> tuple[Path, Path]:
     """The folders of the configuration and of the rows; `InputError` where they or the model's are not there."""
-    config = CONFIGS / options.config if (CONFIGS / options.config).is_dir() else Path(options.config)
+    folder = CONFIGS / config if (CONFIGS / config).is_dir() else Path(config)
     if not (model / "config.json").is_file():
         raise InputError("is not a model folder: it holds no config.json", model)
-    if not config.is_dir():
-        raise InputError("is neither a folder of configs/ nor a folder", options.config)
-    data = mixture.data_root(options.data[-1] if options.data else None)
-    if not data.is_dir():
-        raise InputError("no such folder of AMT rows (python -m data_prep.build_amt makes it)", data)
-    return config, data
+    if not folder.is_dir():
+        raise InputError("is neither a folder of configs/ nor a folder", config)
+    rows = mixture.data_root(data)
+    if not rows.is_dir():
+        raise InputError("no such folder of AMT rows (python -m data_prep.build_amt makes it)", rows)
+    return folder, rows
 
 
 def _measured(
-    options: Options,
     model: Path,
     data: Path,
     files: list[Path],
@@ -239,7 +249,7 @@ def _measured(
         known |= _by_row(unknown, meter.measure(unknown, root))
         lengths = [known[row["channel"], row["id"]] for row in rows]
         limit = settings[stage]["max_length"] or meter.limit
-        if options.stage:
+        if not files:  # one stage alone: its channels have not been shown
             channels = defaultdict(list)
             for row, pair in zip(rows, lengths, strict=True):
                 channels[row["channel"]].append(pair)

@@ -1,0 +1,82 @@
+"""Measure the rows of a stage and train on them in one process: ms-swift takes seconds to import.
+
+    python -m swift_plugins.run_stage --config configs/demo --settings stage1 --stage stage1 --model DIR -- FLAGS
+
+shell/first_stage.sh and second_stage.sh run this; FLAGS are those of `swift sft`. Rows that are longer than max_length
+(`swift_plugins.length_plan`) end the run before it starts, with status 2. With NPROC_PER_NODE or NNODES `swift sft`
+takes over and starts the processes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import runpy
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from swift_plugins.files import InputError, run_cli
+from swift_plugins.options import option, parse
+
+PLUGIN = Path(__file__).with_name("emoverse.py")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the scripts say."""
+
+    config: Path = option(metavar="DIR", help="the folder of the configuration")
+    settings: str = option(metavar="NAME", help="CONFIG/NAME.yaml has the settings")
+    stage: str = option(help="a stage of the mixtures file, or a dataset")
+    model: Path = option(metavar="DIR", help="folder of the base model")
+    size: int | None = option(None, metavar="N", help="number of rows instead of the configured size")
+    allow_long: bool = option(False, help="train although rows exceed max_length")
+    flags: tuple[str, ...] = option((), positional=True, nargs="*", help="after --: flags of swift sft")
+
+
+def plan(options: Options) -> None:
+    """Print how long the rows become; `InputError` for a stage that cannot be drawn or would lose rows."""
+    from swift_plugins import length_plan
+
+    asked = os.environ.get("LOG_LEVEL")
+    over = length_plan.plan(
+        options.model,
+        str(options.config),
+        stage=options.stage,
+        settings_name=options.settings,
+        size=options.size,
+        flags=options.flags,
+    )
+    if asked is None:  # the plan makes ms-swift quiet
+        del os.environ["LOG_LEVEL"]
+        for logger in (logging.getLogger("swift"), logging.getLogger("modelscope")):
+            for part in (logger, *logger.handlers):
+                part.setLevel(logging.INFO)
+    if over and not options.allow_long:
+        raise InputError("rows longer than max_length cannot be trained on: raise --max_length, or set ALLOW_LONG=1")
+    sys.stdout.flush()
+
+
+def train(options: Options) -> None:
+    """What `swift sft CONFIG/SETTINGS.yaml --model … --dataset amt:STAGE FLAGS` does."""
+    from swift.cli import main as swift
+
+    size = f"#{options.size}" if options.size else ""
+    arguments = [str(options.config / f"{options.settings}.yaml"), "--model", str(options.model)]
+    arguments += ["--dataset", f"amt:{options.stage}{size}", "--external_plugins", str(PLUGIN), *options.flags]
+    if swift.use_torchrun():
+        os.execv(sys.executable, [sys.executable, "-m", "swift.cli.main", "sft", *arguments])
+    swift.parse_yaml_args(arguments)
+    sys.argv[1:] = arguments
+    runpy.run_module("swift.cli.sft", run_name="__main__")
+
+
+if __name__ == "__main__":
+    options = parse(Options, __doc__, "python -m swift_plugins.run_stage")
+    try:
+        run_cli(lambda: plan(options))
+    except SystemExit as end:
+        if end.code:
+            raise
+    train(options)
