@@ -280,7 +280,8 @@ def test_a_bad_fer_record_is_named(tmp_path, record, words):
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"attempts": 0}, "attempts: Input should be greater than 0"),
+        ({"attempts": 0}, "attempts: Input should be greater than or equal to 1"),
+        ({"attempts": 10**20}, "attempts: Input should be less than or equal to 100"),  # it would ask for ever
         ({"attempts": "three"}, "attempts: Input should be a valid integer, not 'three'"),
         ({"attemps": 3}, "attemps: unknown key"),
         ({"clues": {"system": "x", "user": "y {who}", "params": {}}}, "no field {who}"),

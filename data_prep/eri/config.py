@@ -98,7 +98,7 @@ class EriConfig(Config):
     """The whole file; `timeout` in seconds for one request, `seed` of the first attempt."""
 
     seed: int
-    attempts: PositiveInt
+    attempts: Annotated[int, Field(ge=1, le=100)]  # a question of the same words is not asked for ever
     timeout: PositiveFloat
     pictures: Pictures
     no_expression: str
