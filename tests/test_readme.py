@@ -54,10 +54,11 @@ def test_data_steps_of_the_readme(world, tmp_path):
 CODE = re.compile(r"^```.*?^```", re.M | re.S)
 
 
-def commands(text: str) -> list[str]:
-    """The lines of the code blocks, without comments."""
-    lines = "\n".join(CODE.findall(text)).splitlines()
-    return [line for line in (re.sub(r"(^|\s+)#.*", "", line).rstrip() for line in lines) if line]
+def commands(text: str, kind: str = "```") -> list[str]:
+    """The lines of the code blocks that begin like this, without comments."""
+    blocks = [block.splitlines()[1:-1] for block in CODE.findall(text) if block.startswith(kind)]
+    lines = (re.sub(r"(^|\s+)#.*", "", line).rstrip() for block in blocks for line in block)
+    return [line for line in lines if line]
 
 
 def test_the_chinese_readme_says_the_same():
@@ -71,6 +72,50 @@ def test_the_chinese_readme_says_the_same():
         found, wanted = (sorted(" ".join(x.split()) for x in re.findall(what, text, re.M)) for text in (ours, theirs))
         assert set(found) == set(wanted), set(found) ^ set(wanted)
         assert what not in (r"^## ", r"^\|") or len(found) == len(wanted)
+
+
+# Commands of the README and docs/, by their beginning, and the test that runs them as they stand or on its own folders;
+# what none runs has the reason. Those of docs/own-data.md are typed word for word by test_own_data.py.
+RUN_BY = {
+    "make demo": "minutes: test_stages.py::test_both_stages_inference_and_scores runs what it runs, a seventh as long",
+    "make test": "this is it",
+    "pip install": "test_package.py::test_the_wheel_holds_packages_configs_and_scripts; nothing is downloaded in tests",
+    "python ask.py": "test_ask.py::test_clips_and_pictures_of_ones_own",
+    "python -m data_prep.doctor --meld": "test_readme.py::test_data_steps_of_the_readme",
+    "python -m data_prep.fer --dataset mosei": "test_readme.py::test_data_steps_of_the_readme",
+    "build": "test_readme.py::test_data_steps_of_the_readme",
+    "export CONFIG=emoverse-4b": "test_configs.py: the model is not at hand; test_stages.py sets them for the demo's",
+    "bash shell/first_stage.sh": "test_training.py::test_killed_and_resumed",
+    "bash shell/second_stage.sh": "test_stages.py::test_both_stages_inference_and_scores",
+    "bash shell/test.sh": "test_stages.py::test_both_stages_inference_and_scores",
+    "python compute_result.py output/4b": "test_compute_result.py::test_published_figures_and_forgetting",
+    "python -m data_prep.peak_frame": "test_peak_frame.py::test_command_writes_the_picture_and_the_plot",
+    "python -m data_prep.fer … --plot": "test_fer.py::test_a_run_is_not_mixed_with_another",
+    "python -m data_prep.eri": "test_eri_pipeline.py::test_reasons_from_a_served_model",
+    "AMT_DATA=amt python -m swift_plugins.mixture": "test_mixture.py::test_plan_command",
+    "python -m app": "test_app.py::test_browse",
+    "python -m app --eri": "test_app.py::test_five_reasons_are_reviewed_by_keyboard_and_the_page_goes_on",
+    "python -m data_prep.build_amt … --review": "test_eri_review.py::test_the_builder_takes_a_review",
+    "python -m swift.cli.app": "test_app.py::test_swift_app_chats_with_our_model_type_and_ends_with_its_server",
+    "mkdir -p ~/openface": "test_openface.py::test_docker_wrapper",
+    "for name in FeatureExtraction": "test_openface.py::test_docker_wrapper",
+    "python -m data_prep.fer … --openface": "test_openface.py::test_docker_wrapper",
+}
+
+
+def test_every_command_is_run_by_a_test_or_has_a_reason():
+    texts = [path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md") if path.name != "own-data.md"]
+    written = [line for text in (README, *texts) for line in commands(text.replace("\\\n", " "), "```bash")]
+    written = [line for line in written if not line.startswith((" ", "}"))]  # the body of a function
+    assert len(written) > 20
+    assert not [line for line in written if not line.startswith(tuple(RUN_BY))]
+    for beginning, runner in RUN_BY.items():
+        assert any(line.startswith(beginning) for line in written), f"{beginning}: no such command any more"
+        if named := re.search(r"(test_\w+\.py)(?:::(\w+))?", runner):
+            file, test = named.groups("")
+            assert f"def {test or 'test_'}" in (ROOT / "tests" / file).read_text("utf-8"), runner
+        else:
+            assert runner == "this is it"
 
 
 def test_the_readme_is_short():
