@@ -91,7 +91,7 @@ def guarded(function: Callable[..., str]) -> Callable[..., str]:
 def build(asking: Asking, shelf: Shelf | None, reviews: Reviews | None, media: Media) -> gr.Blocks:
     """The page; tabs without something to show are left out."""
     with gr.Blocks(title="EmoVerse", analytics_enabled=False, delete_cache=(60, 3600)) as blocks:
-        gr.Markdown(f"# EmoVerse\n{asking.model.name}")
+        gr.Markdown(f"# EmoVerse\nModel: `{asking.model.name}`", elem_id="model")
         with gr.Tab("Ask", id="ask"):
             ask_tab(blocks, asking)
         if shelf is not None and len(shelf):
@@ -140,16 +140,17 @@ def ask_tab(blocks: gr.Blocks, asking: Asking) -> None:
             tasks = gr.CheckboxGroup(
                 [(TASKS[key].name, key) for key in asking.channels], value=[*asking.channels], label="Tasks"
             )
-            with gr.Accordion("Action Units of the clip (CSV of OpenFace, LibreFace or py-feat)", open=False):
-                table = gr.File(label="CSV", file_types=[".csv"], height=120)
+            with gr.Accordion("Action Units of the clip (optional)", open=False):
+                table = gr.File(label="CSV of OpenFace, LibreFace or py-feat", file_types=[".csv"], height=120)
             button = gr.Button("Ask", variant="primary", elem_id="ask")
         with gr.Column(scale=2, min_width=300):
-            shown = gr.HTML('<div class="amt"><p class="muted">The answer will stand here.</p></div>', elem_id="answer")
+            shown = gr.HTML('<div class="amt"><p class="muted">The answer appears here.</p></div>', elem_id="answer")
     if asking.examples:
         gr.Examples(
             [[clip, words, units] for clip, words, units in asking.examples],
             [video, text, table],
             label="Examples: drawn faces, with their Action Units",
+            elem_id="examples",
             api_visibility="private",
         )
     changes = [video.upload, video.stop_recording, video.clear, table.upload, table.clear]
@@ -174,7 +175,7 @@ def browse_tab(blocks: gr.Blocks, shelf: Shelf, media: Media) -> None:
         choices = [("every channel", ""), *((f"{name} ({n:,})", name) for name, n in sorted(shelf.channels.items()))]
         channel = gr.Dropdown(choices, value="", label="Channel", min_width=200)
         words = gr.Textbox(label="Search", placeholder="words, an id, a file", min_width=200, elem_id="search")
-        wrong = gr.Checkbox(label="wrong answers only", visible=shelf.has_results, min_width=160, elem_id="wrong")
+        wrong = gr.Checkbox(label="wrong answers only", visible=shelf.has_results, min_width=220, elem_id="wrong")
     with gr.Row(equal_height=True, elem_id="turn"):
         back = gr.Button("←", elem_classes="key-previous", min_width=60, scale=0)
         place = gr.Number(
@@ -204,12 +205,12 @@ def review_tab(blocks: gr.Blocks, reviews: Reviews, shelf: Shelf | None, media: 
     state = gr.Markdown(elem_id="progress")
     with gr.Row():
         buttons = {
-            "accept": gr.Button("Accept (a)", variant="primary", elem_classes="key-accept", min_width=90),
-            "reject": gr.Button("Reject (r)", variant="stop", elem_classes="key-reject", min_width=90),
-            "edit": gr.Button("Edit (e)", elem_classes="key-edit", min_width=90),
-            "undo": gr.Button("Undo (u)", elem_classes="key-undo", min_width=90),
-            "previous": gr.Button("←", elem_classes="key-previous", min_width=50),
-            "next": gr.Button("→", elem_classes="key-next", min_width=50),
+            "accept": gr.Button("Accept (a)", variant="primary", elem_classes="key-accept", min_width=120),
+            "reject": gr.Button("Reject (r)", variant="stop", elem_classes="key-reject", min_width=120),
+            "edit": gr.Button("Edit (e)", elem_classes="key-edit", min_width=120),
+            "undo": gr.Button("Undo (u)", elem_classes="key-undo", min_width=120),
+            "previous": gr.Button("←", elem_classes="key-previous", min_width=120),
+            "next": gr.Button("→", elem_classes="key-next", min_width=120),
         }
     with gr.Group(visible=False) as editor:
         text = gr.Textbox(label="The reason in your words", lines=3, elem_classes="reason-box")
