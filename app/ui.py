@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +51,10 @@ FOCUS = "() => setTimeout(() => document.querySelector('.reason-box textarea')?.
 REMEMBER = "name => { localStorage.setItem('emoverse-reviewer', name) }"
 RECALL = "() => localStorage.getItem('emoverse-reviewer') ?? ''"
 CSS = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+# Of all events but the question: no spinner, and an answer to the request that asks, not in the page's one stream of
+# answers, which gradio 6.31 closes at times while the next event waits in it: that one is never shown as done.
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+HINT = '<div class="amt"><p class="muted">The answer appears here.</p></div>'
 NO_CLIP = "upload a clip, record one, or choose an example"
 
 
@@ -144,7 +149,7 @@ def ask_tab(blocks: gr.Blocks, asking: Asking) -> None:
                 table = gr.File(label="CSV of OpenFace, LibreFace or py-feat", file_types=[".csv"], height=120)
             button = gr.Button("Ask", variant="primary", elem_id="ask")
         with gr.Column(scale=2, min_width=300):
-            shown = gr.HTML('<div class="amt"><p class="muted">The answer appears here.</p></div>', elem_id="answer")
+            shown = gr.HTML(HINT, elem_id="answer")
     if asking.examples:
         gr.Examples(
             [[clip, words, units] for clip, words, units in asking.examples],
@@ -154,7 +159,8 @@ def ask_tab(blocks: gr.Blocks, asking: Asking) -> None:
             api_visibility="private",
         )
     changes = [video.upload, video.stop_recording, video.clear, table.upload, table.clear]
-    gr.on(changes, asking.show, [video, table], show_progress="hidden", api_visibility="private")
+    gr.on(changes, asking.show, [video, table], **QUIET)
+    video.change(None, None, shown, js=f"() => {json.dumps(HINT)}", **QUIET)  # not of this clip any more
     blocks.unload(asking.close)
     button.click(guarded(answer), [video, text, tasks, table], shown, concurrency_limit=1, api_visibility="private")
 
@@ -185,13 +191,12 @@ def browse_tab(blocks: gr.Blocks, shelf: Shelf, media: Media) -> None:
         on = gr.Button("→", elem_classes="key-next", min_width=60, scale=0)
     card = gr.HTML(elem_id="row")
     filters, outputs = [channel, wrong, words], [card, place, count]
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
     for event in (channel.change, wrong.change, words.submit):
-        event(lambda *chosen: show(*chosen, 1), filters, outputs, **quiet)
-    place.submit(show, [*filters, place], outputs, **quiet)
-    back.click(partial(show, step=-1), [*filters, place], outputs, **quiet)
-    on.click(partial(show, step=1), [*filters, place], outputs, **quiet)
-    blocks.load(show, [*filters, place], outputs, **quiet)
+        event(lambda *chosen: show(*chosen, 1), filters, outputs, **QUIET)
+    place.submit(show, [*filters, place], outputs, **QUIET)
+    back.click(partial(show, step=-1), [*filters, place], outputs, **QUIET)
+    on.click(partial(show, step=1), [*filters, place], outputs, **QUIET)
+    blocks.load(show, [*filters, place], outputs, **QUIET)
 
 
 def review_tab(blocks: gr.Blocks, reviews: Reviews, shelf: Shelf | None, media: Media) -> None:
@@ -221,22 +226,21 @@ def review_tab(blocks: gr.Blocks, reviews: Reviews, shelf: Shelf | None, media: 
     with gr.Accordion("Agreement between reviewers", open=False) as agreement:
         table = gr.HTML()
     outputs = [card, state, current, last, editor]
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
     inputs = [name, show, current, last]
-    name.submit(desk.start, inputs, outputs, **quiet)
-    name.submit(None, name, js=REMEMBER, **quiet)
-    show.change(desk.start, inputs, outputs, **quiet)
+    name.submit(desk.start, inputs, outputs, **QUIET)
+    name.submit(None, name, js=REMEMBER, **QUIET)
+    show.change(desk.start, inputs, outputs, **QUIET)
     for key in ("accept", "reject"):
-        buttons[key].click(partial(desk.decide, key), inputs, outputs, **quiet)
-    save.click(partial(desk.decide, "edit"), [*inputs, text], outputs, **quiet)
-    buttons["undo"].click(desk.undo, inputs, outputs, **quiet)
-    buttons["previous"].click(partial(desk.move, -1), inputs, outputs, **quiet)
-    buttons["next"].click(partial(desk.move, 1), inputs, outputs, **quiet)
-    opened = buttons["edit"].click(desk.open_editor, [name, current], [editor, text], **quiet)
-    opened.then(None, js=FOCUS, **quiet)
-    cancel.click(lambda: gr.Group(visible=False), None, editor, js="() => document.activeElement.blur()", **quiet)
-    agreement.expand(lambda: page.part("agreement", reviews.agreement()), None, table, **quiet)
-    blocks.load(None, None, name, js=RECALL, **quiet).then(desk.start, inputs, outputs, **quiet)
+        buttons[key].click(partial(desk.decide, key), inputs, outputs, **QUIET)
+    save.click(partial(desk.decide, "edit"), [*inputs, text], outputs, **QUIET)
+    buttons["undo"].click(desk.undo, inputs, outputs, **QUIET)
+    buttons["previous"].click(partial(desk.move, -1), inputs, outputs, **QUIET)
+    buttons["next"].click(partial(desk.move, 1), inputs, outputs, **QUIET)
+    opened = buttons["edit"].click(desk.open_editor, [name, current], [editor, text], **QUIET)
+    opened.then(None, js=FOCUS, **QUIET)
+    cancel.click(lambda: gr.Group(visible=False), None, editor, js="() => document.activeElement.blur()", **QUIET)
+    agreement.expand(lambda: page.part("agreement", reviews.agreement()), None, table, **QUIET)
+    blocks.load(None, None, name, js=RECALL, **QUIET).then(desk.start, inputs, outputs, **QUIET)
 
 
 class Desk:
@@ -258,8 +262,8 @@ class Desk:
             queue = self.reviews.queue(self.reviews.check_name(name), show)
             self.reviews.decide(name, current, decision, text)
         except InputError as error:
-            gr.Warning(str(error))
-            return self._shown(name, show, current, last)
+            card, _, *rest = self._shown(name, show, current, last)
+            return card, f"**Not kept: {error}.**", *rest
         place = queue.index(current) + 1 if current in queue else 0
         following = next(iter(queue[place:]), "")
         return self._shown(name, show, following, current)

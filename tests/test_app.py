@@ -274,6 +274,7 @@ def test_uploads_end_with_their_page(app, chromium, data):
         if name == "first":
             page.get_by_label("Clear").first.click()
             page.locator("#clip input[type=file]").wait_for(state="attached")
+            page.get_by_text("The answer appears here.").wait_for()  # not that of a clip which is gone
     page.close()  # half-way through whatever it was doing
     deadline = time.monotonic() + 20
     while {"first.mp4", "second.mp4"} & set(app.uploads()) and time.monotonic() < deadline:
