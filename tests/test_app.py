@@ -33,6 +33,7 @@ ABSENT += [] if CHROMIUM else ["chromium"]
 needs_gradio = pytest.mark.skipif("gradio" in ABSENT, reason="gradio is not installed: the app is not tested")
 browser_only = pytest.mark.skipif(bool(ABSENT), reason=f"not installed: {', '.join(ABSENT)}; the app is not looked at")
 ROWS = 20_000
+PATIENCE = 90_000  # milliseconds; other tests run on the same cores
 
 
 def write_video(path: Path, frames: int = 25, rate: int = 25, every: int = 1, **options: str) -> Path:
@@ -163,6 +164,7 @@ def chromium():
 def page(app, chromium):
     """A page of the app; at its end nothing has gone wrong on it and nothing was asked of another server."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(PATIENCE)
     page, complaints = context.new_page(), []
     page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -173,6 +175,14 @@ def page(app, chromium):
     yield page
     context.close()
     assert complaints == []
+
+
+def opened(browser, url: str):
+    """Another page."""
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(url)
+    return page
 
 
 def anew(page) -> None:
@@ -250,8 +260,7 @@ def test_an_example_has_a_peak_frame_and_action_units(page):
 @browser_only
 @pytest.mark.swift
 def test_two_ask_at_once(app, page, chromium, data):
-    other = chromium.new_page()
-    other.goto(app.url)
+    other = opened(chromium, app.url)
     clips = [write_video(data / f"{name}.mp4") for name in "ab"]
     for one, clip in zip((page, other), clips, strict=True):
         one.set_input_files("#clip input[type=file]", clip)
@@ -266,8 +275,7 @@ def test_two_ask_at_once(app, page, chromium, data):
 @browser_only
 @pytest.mark.swift
 def test_uploads_end_with_their_page(app, chromium, data):
-    page = chromium.new_page()
-    page.goto(app.url)
+    page = opened(chromium, app.url)
     for name in ("first", "second"):
         ask(page, write_video(data / f"{name}.mp4", frames=30 + len(name)))
         assert {f"{name}.mp4"} <= set(app.uploads())
@@ -384,8 +392,7 @@ def test_five_reasons_are_reviewed_by_keyboard_and_the_page_goes_on(page, app, c
 
 def _second_reviewer(app, chromium, data):
     """Sees nobody else's decision before his own, disagrees once, and finds how far they agree."""
-    page = chromium.new_page()
-    page.goto(app.url)
+    page = opened(chromium, app.url)
     tab(page, "Review")
     page.fill("#reviewer input, #reviewer textarea", "bo")
     page.keyboard.press("Enter")
@@ -491,7 +498,7 @@ def test_swift_app_chats_with_our_model_type_and_ends_with_its_server(chromium, 
     environment["GRADIO_TEMP_DIR"] = str(tmp_path / "uploads")
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(list(map(str, command)), cwd=tmp_path, env=environment, stdout=log, stderr=log)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while "Running on" not in (text := (tmp_path / "log").read_text()):
         assert process.poll() is None and time.monotonic() < deadline, text[-3000:]
         time.sleep(0.5)
@@ -513,8 +520,7 @@ def _chat(chromium, url: str, model_url: str, data: Path, face: Path):
     model = ServedModel(model_url)
     expected, blind = (model.answer(Question(asked, images), 12) for images in ((face,), ()))
     assert expected != blind
-    page = chromium.new_page()
-    page.goto(url)
+    page = opened(chromium, url)
     page.set_input_files("input[type=file]", face)
     page.locator("[data-testid=user] img").wait_for()
     page.get_by_label("Input").fill(asked)
