@@ -28,7 +28,7 @@ LONGEST = 4_000  # characters of a row that are searched
 
 def amt_files(folder: Path) -> list[Path]:
     """The row files of an AMT folder, in order of name; `InputError` where there are none."""
-    files = sorted(folder.glob("*.*.jsonl"))
+    files = sorted(folder.glob("*.*.*.jsonl"))  # not faults.<split>.jsonl
     if not files:
         raise InputError("holds no <channel>.<split>.jsonl of data_prep.build_amt", folder)
     return files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +51,10 @@ FOCUS = "() => setTimeout(() => document.querySelector('.reason-box textarea')?.
 REMEMBER = "name => { localStorage.setItem('emoverse-reviewer', name) }"
 RECALL = "() => localStorage.getItem('emoverse-reviewer') ?? ''"
 CSS = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+# Of all events but the question: no spinner, and an answer to the request that asks, not in the page's one stream of
+# answers, which gradio 6.31 closes at times while the next event waits in it: that one is never shown as done.
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+HINT = '<div class="amt"><p class="muted">The answer appears here.</p></div>'
 NO_CLIP = "upload a clip, record one, or choose an example"
 
 
@@ -91,7 +96,7 @@ def guarded(function: Callable[..., str]) -> Callable[..., str]:
 def build(asking: Asking, shelf: Shelf | None, reviews: Reviews | None, media: Media) -> gr.Blocks:
     """The page; tabs without something to show are left out."""
     with gr.Blocks(title="EmoVerse", analytics_enabled=False, delete_cache=(60, 3600)) as blocks:
-        gr.Markdown(f"# EmoVerse\n{asking.model.name}")
+        gr.Markdown(f"# EmoVerse\nModel: `{asking.model.name}`", elem_id="model")
         with gr.Tab("Ask", id="ask"):
             ask_tab(blocks, asking)
         if shelf is not None and len(shelf):
@@ -140,20 +145,22 @@ def ask_tab(blocks: gr.Blocks, asking: Asking) -> None:
             tasks = gr.CheckboxGroup(
                 [(TASKS[key].name, key) for key in asking.channels], value=[*asking.channels], label="Tasks"
             )
-            with gr.Accordion("Action Units of the clip (CSV of OpenFace, LibreFace or py-feat)", open=False):
-                table = gr.File(label="CSV", file_types=[".csv"], height=120)
+            with gr.Accordion("Action Units of the clip (optional)", open=False):
+                table = gr.File(label="CSV of OpenFace, LibreFace or py-feat", file_types=[".csv"], height=120)
             button = gr.Button("Ask", variant="primary", elem_id="ask")
         with gr.Column(scale=2, min_width=300):
-            shown = gr.HTML('<div class="amt"><p class="muted">The answer will stand here.</p></div>', elem_id="answer")
+            shown = gr.HTML(HINT, elem_id="answer")
     if asking.examples:
         gr.Examples(
             [[clip, words, units] for clip, words, units in asking.examples],
             [video, text, table],
             label="Examples: drawn faces, with their Action Units",
+            elem_id="examples",
             api_visibility="private",
         )
     changes = [video.upload, video.stop_recording, video.clear, table.upload, table.clear]
-    gr.on(changes, asking.show, [video, table], show_progress="hidden", api_visibility="private")
+    gr.on(changes, asking.show, [video, table], **QUIET)
+    video.change(None, None, shown, js=f"() => {json.dumps(HINT)}", **QUIET)  # not of this clip any more
     blocks.unload(asking.close)
     button.click(guarded(answer), [video, text, tasks, table], shown, concurrency_limit=1, api_visibility="private")
 
@@ -174,7 +181,7 @@ def browse_tab(blocks: gr.Blocks, shelf: Shelf, media: Media) -> None:
         choices = [("every channel", ""), *((f"{name} ({n:,})", name) for name, n in sorted(shelf.channels.items()))]
         channel = gr.Dropdown(choices, value="", label="Channel", min_width=200)
         words = gr.Textbox(label="Search", placeholder="words, an id, a file", min_width=200, elem_id="search")
-        wrong = gr.Checkbox(label="wrong answers only", visible=shelf.has_results, min_width=160, elem_id="wrong")
+        wrong = gr.Checkbox(label="wrong answers only", visible=shelf.has_results, min_width=220, elem_id="wrong")
     with gr.Row(equal_height=True, elem_id="turn"):
         back = gr.Button("←", elem_classes="key-previous", min_width=60, scale=0)
         place = gr.Number(
@@ -184,13 +191,12 @@ def browse_tab(blocks: gr.Blocks, shelf: Shelf, media: Media) -> None:
         on = gr.Button("→", elem_classes="key-next", min_width=60, scale=0)
     card = gr.HTML(elem_id="row")
     filters, outputs = [channel, wrong, words], [card, place, count]
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
     for event in (channel.change, wrong.change, words.submit):
-        event(lambda *chosen: show(*chosen, 1), filters, outputs, **quiet)
-    place.submit(show, [*filters, place], outputs, **quiet)
-    back.click(partial(show, step=-1), [*filters, place], outputs, **quiet)
-    on.click(partial(show, step=1), [*filters, place], outputs, **quiet)
-    blocks.load(show, [*filters, place], outputs, **quiet)
+        event(lambda *chosen: show(*chosen, 1), filters, outputs, **QUIET)
+    place.submit(show, [*filters, place], outputs, **QUIET)
+    back.click(partial(show, step=-1), [*filters, place], outputs, **QUIET)
+    on.click(partial(show, step=1), [*filters, place], outputs, **QUIET)
+    blocks.load(show, [*filters, place], outputs, **QUIET)
 
 
 def review_tab(blocks: gr.Blocks, reviews: Reviews, shelf: Shelf | None, media: Media) -> None:
@@ -204,12 +210,12 @@ def review_tab(blocks: gr.Blocks, reviews: Reviews, shelf: Shelf | None, media: 
     state = gr.Markdown(elem_id="progress")
     with gr.Row():
         buttons = {
-            "accept": gr.Button("Accept (a)", variant="primary", elem_classes="key-accept", min_width=90),
-            "reject": gr.Button("Reject (r)", variant="stop", elem_classes="key-reject", min_width=90),
-            "edit": gr.Button("Edit (e)", elem_classes="key-edit", min_width=90),
-            "undo": gr.Button("Undo (u)", elem_classes="key-undo", min_width=90),
-            "previous": gr.Button("←", elem_classes="key-previous", min_width=50),
-            "next": gr.Button("→", elem_classes="key-next", min_width=50),
+            "accept": gr.Button("Accept (a)", variant="primary", elem_classes="key-accept", min_width=120),
+            "reject": gr.Button("Reject (r)", variant="stop", elem_classes="key-reject", min_width=120),
+            "edit": gr.Button("Edit (e)", elem_classes="key-edit", min_width=120),
+            "undo": gr.Button("Undo (u)", elem_classes="key-undo", min_width=120),
+            "previous": gr.Button("←", elem_classes="key-previous", min_width=120),
+            "next": gr.Button("→", elem_classes="key-next", min_width=120),
         }
     with gr.Group(visible=False) as editor:
         text = gr.Textbox(label="The reason in your words", lines=3, elem_classes="reason-box")
@@ -220,22 +226,21 @@ def review_tab(blocks: gr.Blocks, reviews: Reviews, shelf: Shelf | None, media: 
     with gr.Accordion("Agreement between reviewers", open=False) as agreement:
         table = gr.HTML()
     outputs = [card, state, current, last, editor]
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
     inputs = [name, show, current, last]
-    name.submit(desk.start, inputs, outputs, **quiet)
-    name.submit(None, name, js=REMEMBER, **quiet)
-    show.change(desk.start, inputs, outputs, **quiet)
+    name.submit(desk.start, inputs, outputs, **QUIET)
+    name.submit(None, name, js=REMEMBER, **QUIET)
+    show.change(desk.start, inputs, outputs, **QUIET)
     for key in ("accept", "reject"):
-        buttons[key].click(partial(desk.decide, key), inputs, outputs, **quiet)
-    save.click(partial(desk.decide, "edit"), [*inputs, text], outputs, **quiet)
-    buttons["undo"].click(desk.undo, inputs, outputs, **quiet)
-    buttons["previous"].click(partial(desk.move, -1), inputs, outputs, **quiet)
-    buttons["next"].click(partial(desk.move, 1), inputs, outputs, **quiet)
-    opened = buttons["edit"].click(desk.open_editor, [name, current], [editor, text], **quiet)
-    opened.then(None, js=FOCUS, **quiet)
-    cancel.click(lambda: gr.Group(visible=False), None, editor, js="() => document.activeElement.blur()", **quiet)
-    agreement.expand(lambda: page.part("agreement", reviews.agreement()), None, table, **quiet)
-    blocks.load(None, None, name, js=RECALL, **quiet).then(desk.start, inputs, outputs, **quiet)
+        buttons[key].click(partial(desk.decide, key), inputs, outputs, **QUIET)
+    save.click(partial(desk.decide, "edit"), [*inputs, text], outputs, **QUIET)
+    buttons["undo"].click(desk.undo, inputs, outputs, **QUIET)
+    buttons["previous"].click(partial(desk.move, -1), inputs, outputs, **QUIET)
+    buttons["next"].click(partial(desk.move, 1), inputs, outputs, **QUIET)
+    opened = buttons["edit"].click(desk.open_editor, [name, current], [editor, text], **QUIET)
+    opened.then(None, js=FOCUS, **QUIET)
+    cancel.click(lambda: gr.Group(visible=False), None, editor, js="() => document.activeElement.blur()", **QUIET)
+    agreement.expand(lambda: page.part("agreement", reviews.agreement()), None, table, **QUIET)
+    blocks.load(None, None, name, js=RECALL, **QUIET).then(desk.start, inputs, outputs, **QUIET)
 
 
 class Desk:
@@ -257,8 +262,8 @@ class Desk:
             queue = self.reviews.queue(self.reviews.check_name(name), show)
             self.reviews.decide(name, current, decision, text)
         except InputError as error:
-            gr.Warning(str(error))
-            return self._shown(name, show, current, last)
+            card, _, *rest = self._shown(name, show, current, last)
+            return card, f"**Not kept: {error}.**", *rest
         place = queue.index(current) + 1 if current in queue else 0
         following = next(iter(queue[place:]), "")
         return self._shown(name, show, following, current)
