@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.warm_swift import swift
+
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "configs" / "demo" / "checkpoint"
 
@@ -163,13 +165,6 @@ def test_refusals_before_any_work(run, name, change, message):
 def test_amt_inside_swift_refuses_in_one_line(run):
     """Whoever calls swift without our scripts gets the plan's own message, not a traceback."""
     stage1, plugin = ROOT / "configs" / "demo" / "stage1.yaml", ROOT / "swift_plugins" / "emoverse.py"
-    command = ["swift", "sft", stage1, "--model", MODEL, "--dataset", "amt:meld.mer#9999", "--output_dir", "never"]
-    done = subprocess.run(
-        [*command, "--external_plugins", plugin],
-        cwd=run["cwd"],
-        env=os.environ | {"AMT_DATA": "amt", "PATH": f"{Path(os.sys.executable).parent}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert re.search("amt:meld.mer#9999: there are only [0-9]+ rows", done.stderr) and "Traceback" not in done.stderr
+    arguments = [stage1, "--model", MODEL, "--dataset", "amt:meld.mer#9999", "--output_dir", "never"]
+    log = swift("sft", *arguments, "--external_plugins", plugin, cwd=run["cwd"], status=2, AMT_DATA="amt")
+    assert re.search("amt:meld.mer#9999: there are only [0-9]+ rows", log) and "Traceback" not in log
