@@ -483,7 +483,7 @@ def test_killed_and_resumed(mosei, project, tmp_path):
     expected = contents(tmp_path / "whole")
     assert len(expected) > 140
 
-    calls, chance, kills = tmp_path / "calls", random.Random(4), 6
+    calls, chance, kills = tmp_path / "calls", random.Random(4), 3
     run = command(root, tmp_path / "out", "--openface", programs, "--jobs", 2, "--resume")
     for _ in range(kills):
         process, deadline = start(run, STAND_IN_CALLS=str(calls)), time.monotonic() + 60
