@@ -213,6 +213,27 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
+@pytest.mark.parametrize("script", ["export.sh", "serve.sh"])
+def test_the_last_whole_checkpoint_of_the_last_stage_is_taken(world, tmp_path, script):
+    output = tmp_path / "out"
+    for name in ("stage1/checkpoint-30", "stage2/checkpoint-9", "stage2/checkpoint-10"):
+        (output / name).mkdir(parents=True)
+        (output / name / "trainer_state.json").write_text("{\n}")
+    (output / "stage2" / "checkpoint-11").mkdir()
+    (output / "stage2" / "checkpoint-11" / "trainer_state.json").write_text("{\n")  # the kill of a save
+    log = run(script, world, output, status=2)
+    assert log == f"error: CHECKPOINT={output}/stage2/checkpoint-10: holds no adapter\n"
+
+
+def test_a_merged_folder_is_not_written_over(world, tmp_path):
+    checkpoint = tmp_path / "out" / "stage1" / "checkpoint-1"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text("{\n}")
+    (checkpoint / "adapter_config.json").write_text("{}")
+    (tmp_path / "out" / "merged").mkdir()
+    assert "merged exists; move it away" in run("export.sh", world, tmp_path / "out", status=2)
+
+
 @pytest.mark.parametrize(
     "script, settings, message",
     [
