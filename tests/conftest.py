@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
+import runpy
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -44,16 +48,45 @@ def shared() -> Path:
     return SHARED
 
 
+def process(*args: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess:
+    """Run `python ARGS…` as a user would, from another folder than the project's; returns the finished process."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | env
+    command = [sys.executable, *map(str, args)]
+    return subprocess.run(command, cwd=cwd or Path.home(), env=environment, capture_output=True, text=True)
+
+
 @pytest.fixture(scope="session")
 def project() -> Callable[..., subprocess.CompletedProcess]:
-    """Run `python ARGS…` as a user would, from another folder than the project's; returns the finished process."""
+    """The function `process`."""
+    return process
 
-    def run(*args: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess:
-        environment = os.environ | {"PYTHONPATH": str(ROOT)} | env
-        command = [sys.executable, *map(str, args)]
-        return subprocess.run(command, cwd=cwd or Path.home(), env=environment, capture_output=True, text=True)
 
-    return run
+def in_process(*args: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess:
+    """`python ARGS…` in this process, for a command of ours, which ends through `run_cli`: the same result without the
+    half second in which Python starts. At least one test of every command runs it as a process."""
+    module = args[0] == "-m"
+    command, *argv = map(str, args[1:] if module else args)
+    out, err = (
+        io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors=errors, write_through=True)
+        for errors in ("strict", "backslashreplace")
+    )
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        warnings.catch_warnings(action="ignore", category=RuntimeWarning),  # that the module has been imported before
+        contextlib.chdir(cwd or Path.home()),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        patch.setattr(sys, "argv", [command, *argv])
+        for name, value in env.items():
+            patch.setenv(name, value)
+        if module:
+            runpy.run_module(command, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(command, run_name="__main__")
+    said = (stream.buffer.getvalue().decode() for stream in (out, err))
+    return subprocess.CompletedProcess(args, ended.value.code or 0, *said)
 
 
 @pytest.fixture(scope="session")

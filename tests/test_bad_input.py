@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.conftest import in_process
+from tests.warm_swift import swift
+
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "configs" / "demo" / "checkpoint"
 MELD, MOSEI, ECF = "meld/train_sent_emo.csv", "mosei/label.csv", "ecf/Subtask_2_train.json"
@@ -69,9 +72,9 @@ def annotations(world, tmp_path) -> Path:
     return tmp_path
 
 
-def build(project, folder: Path, *more: object) -> subprocess.CompletedProcess:
+def build(folder: Path, *more: object) -> subprocess.CompletedProcess:
     sources = () if "--split" in more else ("--meld", "meld", "--mosei", "mosei", "--ecf", "ecf", "--split", "train")
-    done = project(
+    done = in_process(
         "-m", "data_prep.build_amt", *sources, "--missing-media", "text-only", "--out", "amt", *more, cwd=folder
     )
     if done.returncode:
@@ -103,9 +106,9 @@ def build(project, folder: Path, *more: object) -> subprocess.CompletedProcess:
         (content("mosei/fer.jsonl", b'{"id": "a", "caption": 5}\n'), "fer.jsonl:1: has no text under caption"),
     ],
 )
-def test_broken_annotations(project, annotations, breaker, words):
+def test_broken_annotations(annotations, breaker, words):
     breaker(annotations)
-    refused(build(project, annotations), words)
+    refused(build(annotations), words)
 
 
 @pytest.mark.parametrize(
@@ -124,8 +127,8 @@ def test_broken_annotations(project, annotations, breaker, words):
         (("--exclude-leaks", "meld:train"), "meld:train is no held-out split of dialogues here"),
     ],
 )
-def test_wrong_options_of_the_builder(project, annotations, options, words):
-    refused(build(project, annotations, *options), words)
+def test_wrong_options_of_the_builder(annotations, options, words):
+    refused(build(annotations, *options), words)
 
 
 def test_an_output_folder_that_is_a_file(project, annotations):
@@ -169,9 +172,7 @@ def msa(**change: object) -> Breaker:
 ROWS = "amt/mosei.msa.train.jsonl"
 
 
-def plan(project, folder: Path) -> subprocess.CompletedProcess:
-    options = ("--stage", "stage1", "--mixtures", "mixtures.yaml", "--data", "amt")
-    return project("-m", "swift_plugins.mixture", *options, cwd=folder)
+PLAN = ("-m", "swift_plugins.mixture", "--stage", "stage1", "--mixtures", "mixtures.yaml", "--data", "amt")
 
 
 @pytest.mark.parametrize(
@@ -199,10 +200,9 @@ def plan(project, folder: Path) -> subprocess.CompletedProcess:
         (content("mixtures.yaml", b""), "Input should be a valid dictionary"),
     ],
 )
-def test_broken_mixtures(project, amt, breaker, words):
+def test_broken_mixtures(amt, breaker, words):
     breaker(amt)
-    done = plan(project, amt)
-    refused(done, words)
+    refused(in_process(*PLAN, cwd=amt), words)
 
 
 def test_a_circle_of_three_stages(project, amt):
@@ -210,8 +210,7 @@ def test_a_circle_of_three_stages(project, amt):
     mixtures["stages"]["stage3"] = mixtures["stages"]["stage1"] | {"after": ["stage2"]}
     mixtures["stages"]["stage1"]["after"] = ["stage3"]
     (amt / "mixtures.yaml").write_text(json.dumps(mixtures))
-    done = plan(project, amt)
-    refused(done, "after names stage3, which is no earlier stage")
+    refused(project(*PLAN, cwd=amt), "after names stage3, which is no earlier stage")
 
 
 # The scripts
@@ -268,10 +267,10 @@ def test_scripts_refuse_before_any_work(amt, script, change, words):
         (("-m", "data_prep.eri", "--out", "out", "--review", "FILE"), b"", "no such file"),
     ],
 )
-def test_a_wrong_file_is_named(project, tmp_path, command, data, words):
+def test_a_wrong_file_is_named(tmp_path, command, data, words):
     if data is not None:
         (tmp_path / "FILE").write_bytes(data)
-    refused(project(*command, cwd=tmp_path), words)
+    refused(in_process(*command, cwd=tmp_path), words)
     assert not (tmp_path / "out").exists()
 
 
@@ -297,15 +296,7 @@ def test_a_clip_that_breaks_in_the_middle_of_a_run(amt):
     (amt / ROWS).write_text(json.dumps(row) + "\n")
     plugin, settings = ROOT / "swift_plugins" / "emoverse.py", ROOT / "configs" / "demo" / "infer.yaml"
     model = ("--model", MODEL, "--model_type", "emoverse", "--external_plugins", plugin)
-    done = subprocess.run(
-        ["swift", "infer", settings, *model, "--val_dataset", "amt:mosei.msa", "--result_path", "result.jsonl"],
-        cwd=amt,
-        env=os.environ
-        | {"AMT_DATA": "amt", "AMT_MEDIA": str(amt), "OMP_NUM_THREADS": "1"}
-        | {"PATH": f"{Path(os.sys.executable).parent}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2, done.stderr[-2000:]
-    assert done.stderr.splitlines()[-1].startswith(f"error: {amt}/clip.mp4: cannot be decoded as video")
-    assert "Traceback" not in done.stderr
+    rows = ("--val_dataset", "amt:mosei.msa", "--result_path", "result.jsonl")
+    log = swift("infer", settings, *model, *rows, cwd=amt, status=2, AMT_DATA="amt", AMT_MEDIA=amt)
+    assert log.splitlines()[-1].startswith(f"error: {amt}/clip.mp4: cannot be decoded as video")
+    assert "Traceback" not in log

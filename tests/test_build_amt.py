@@ -13,6 +13,7 @@ import pytest
 
 from data_prep.readers import ecf, meld
 from swift_plugins.tasks import TASKS
+from tests.conftest import in_process
 
 
 def rows(path: Path) -> list[dict]:
@@ -20,12 +21,12 @@ def rows(path: Path) -> list[dict]:
 
 
 @pytest.fixture
-def build(project, tmp_path):
+def build(tmp_path):
     """Build into tmp_path/amt; returns the process, with `.rows(name)` and `.report` of what it wrote."""
 
     def run(*args: object, split: str = "train", out: Path | None = None):
         out = out or tmp_path / "amt"
-        done = project("-m", "data_prep.build_amt", "--split", split, "--out", out, *args)
+        done = in_process("-m", "data_prep.build_amt", "--split", split, "--out", out, *args)
         done.rows = lambda name: rows(out / f"{name}.{split}.jsonl")
         report = out / f"report.{split}.json"
         done.report = json.loads(report.read_text()) if report.is_file() else None

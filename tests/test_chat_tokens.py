@@ -26,6 +26,7 @@ from transformers import AutoTokenizer
 import swift_plugins.emoverse  # noqa: F401
 from swift_plugins.files import InputError
 from swift_plugins.internvl2 import load_internvl2, load_tokenizer, native_config
+from tests.conftest import in_process
 from tests.test_adapters import CONFIGS, CPU, swift
 from tests.test_frames import write_clip
 from tests.test_serving import served
@@ -266,7 +267,7 @@ def _cached(make, folder):
 
 
 @pytest.fixture(scope="module")
-def merged(folders, project, tmp_path_factory):
+def merged(folders, tmp_path_factory):
     """Two steps of training, merged and completed as shell/export.sh does."""
     from swift.pipelines import SwiftSft, export_main
 
@@ -280,7 +281,7 @@ def merged(folders, project, tmp_path_factory):
         SwiftSft(swift(CONFIGS / "emoverse-4b" / "stage1.yaml", *flags)).main()
     checkpoint = folder / "stage1" / "checkpoint-2"
     export_main(["--adapters", str(checkpoint), "--merge_lora", "true", "--output_dir", str(folder / "merged")])
-    done = project("-m", "swift_plugins.complete_export", folder / "merged")
+    done = in_process("-m", "swift_plugins.complete_export", folder / "merged")
     assert done.returncode == 0, done.stderr
     return folder / "merged"
 

@@ -1,27 +1,22 @@
-"""compute_result.py as a user runs it: a real process, real files, exit status, one line of error."""
+"""compute_result.py as a user runs it: real files, exit status, one line of error."""
 
 import gzip
 import json
 import os
-import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.conftest import ROOT, in_process, process
+
 SCORING = Path(os.environ.get("EMOVERSE_SHARED", ROOT.parent / "shared")) / "data" / "scoring"
 
 
 def run(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, ROOT / "compute_result.py", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=os.environ | environment,
-    )
+    """With settings in the environment, some of which are read once, in a process of its own."""
+    return (process if environment else in_process)(ROOT / "compute_result.py", *arguments, **environment)
 
 
 def score(*arguments, folder):

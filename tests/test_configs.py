@@ -48,6 +48,7 @@ def test_swift_parses(path, monkeypatch):
     arguments(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", STAGES, ids=ids(STAGES))
 def test_adapters_as_in_the_paper(path):
     """Section 5.2: LoRA r 8 alpha 32 on the LLM, the projector in full, the ViT frozen; channel loss on."""
@@ -59,6 +60,7 @@ def test_adapters_as_in_the_paper(path):
     assert args.fp16 is False, "left out, fp16 would be on"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PAPER, ids=ids(PAPER))
 def test_hyperparameters_of_the_paper(path):
     args = arguments(path)

@@ -1,20 +1,11 @@
 """The honest ECPE mode, end to end without a model: MER rows, answers, prompts with predicted emotions, scores."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from swift_plugins.files import write_rows
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def run(*arguments):
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+from tests.conftest import ROOT, in_process
 
 
 @pytest.fixture
@@ -44,7 +35,7 @@ def ecf(tmp_path):
 
 def build(ecf, out, *options):
     arguments = ["-m", "data_prep.build_amt", "--ecf", ecf, "--split", "test", "--missing-media", "text-only"]
-    done = run(*arguments, "--out", out, *options)
+    done = in_process(*arguments, "--out", out, *options)
     if done.returncode:
         return None, done
     return {
@@ -93,7 +84,9 @@ def test_from_a_mer_pass_to_figures_that_compare_with_semeval(ecf, tmp_path):
 
     responses = ["1_surprise,1", "2_joy,2", "3_sadness,3", "1_anger,1"]  # right, wrong, not counted, wrong
     write_rows(tmp_path / "result.jsonl", answer(honest["ecf.ecpe"], responses))
-    done = run("compute_result.py", tmp_path / "result.jsonl", "--json", tmp_path / "scores.json", "--bootstrap", 10)
+    done = in_process(
+        ROOT / "compute_result.py", tmp_path / "result.jsonl", "--json", tmp_path / "scores.json", "--bootstrap", 10
+    )
     assert done.returncode == 0, done.stderr
     block = json.loads((tmp_path / "scores.json").read_text())["ecf.ecpe.predicted"]
     assert block["n"] == 4 and "paper" not in block["strict"]

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -18,13 +14,11 @@ import pytest
 import yaml
 
 from tests.model_server import ModelServer
+from tests.warm_swift import Run, swift
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "configs" / "demo" / "checkpoint"
-ENVIRONMENT = os.environ | {
-    "OMP_NUM_THREADS": "1",
-    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-}
+PLUGIN = ROOT / "swift_plugins" / "emoverse.py"
 
 
 @pytest.fixture(scope="module")
@@ -47,23 +41,19 @@ def deployed(tmp_path_factory) -> Iterator[str]:
         "model": MODEL,
         "model_type": "emoverse",
         "torch_dtype": "float32",
-        "external_plugins": ROOT / "swift_plugins" / "emoverse.py",
+        "external_plugins": PLUGIN,
         "infer_backend": "transformers",
         "max_new_tokens": 32,
         "served_model_name": "demo",
         "host": "127.0.0.1",
         "port": port,
     }
-    command = ["swift", "deploy", *(str(part) for key, value in flags.items() for part in (f"--{key}", value))]
-    folder = tmp_path_factory.mktemp("deploy")
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, env=ENVIRONMENT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
+    given = (str(part) for key, value in flags.items() for part in (f"--{key}", value))
+    server = Run("deploy", *given, cwd=tmp_path_factory.mktemp("deploy"))
     try:
         for _ in range(240):
             time.sleep(0.5)
-            assert process.poll() is None, (folder / "log").read_text()[-3000:]
+            assert server.running(), server.ended()[1][-3000:]
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=2).close()
                 break
@@ -71,8 +61,7 @@ def deployed(tmp_path_factory) -> Iterator[str]:
                 continue
         yield f"http://127.0.0.1:{port}/v1"
     finally:
-        os.killpg(process.pid, signal.SIGTERM)  # `swift` starts the server as a process of its own
-        process.wait(30)
+        server.kill()
 
 
 def records(path: Path) -> list[dict]:
@@ -156,21 +145,10 @@ def test_rows_of_the_pipeline_are_trained_on(project, world, rows, tmp_path):
     tasks = {"mer": part(3, "meld.mer"), "eri": part(3, "mosei.eri"), "ecpe": part(3, "ecf.ecpe")}
     stages = {"stage1": {"size": 20, "tasks": tasks | {"msa": part(1, "mosei.msa")}}}
     (tmp_path / "mixtures.yaml").write_text(yaml.safe_dump({"stages": stages}))
-    environment = ENVIRONMENT | {
-        "CONFIG": "demo",
-        "MODEL": str(MODEL),
-        "DATA": str(tmp_path / "amt"),
-        "OUTPUT": str(tmp_path / "out"),
-        "AMT_MIXTURES": str(tmp_path / "mixtures.yaml"),
-    }
-    done = subprocess.run(
-        ["bash", ROOT / "shell" / "first_stage.sh", "--num_train_epochs", "1", "--logging_steps", "1"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert list((tmp_path / "out" / "stage1").glob("checkpoint-*/adapter_model.safetensors"))
-    log = records(tmp_path / "out" / "stage1" / "logging.jsonl")
+    flags = ["--model", MODEL, "--dataset", "amt:stage1", "--output_dir", "out", "--external_plugins", PLUGIN]
+    flags += ["--num_train_epochs", "1", "--logging_steps", "1"]
+    settings = {"AMT_DATA": tmp_path / "amt", "AMT_MIXTURES": tmp_path / "mixtures.yaml"}
+    swift("sft", ROOT / "configs" / "demo" / "stage1.yaml", *flags, cwd=tmp_path, **settings)
+    assert list((tmp_path / "out").glob("checkpoint-*/adapter_model.safetensors"))
+    log = records(tmp_path / "out" / "logging.jsonl")
     assert any("loss_mosei.eri" in entry for entry in log), "the made reasons were trained on"

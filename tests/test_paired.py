@@ -2,8 +2,6 @@
 
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +9,7 @@ import pytest
 
 from swift_plugins.scoring.paired import compare
 from swift_plugins.scoring.results import read_results
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.conftest import ROOT, in_process
 
 
 def write(path: Path, answers: list[str], golds: list[str], channel="meld.mer", first=0) -> Path:
@@ -83,15 +80,11 @@ def test_the_command(tmp_path):
     ours = write(tmp_path / "ours.jsonl", right(range(60)), GOLDS)
     theirs = write(tmp_path / "theirs.jsonl", right(range(15, 65)), GOLDS)
 
-    def run(*arguments):
-        command = [sys.executable, "compute_result.py", *map(str, arguments)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-    done = run(ours, "--against", theirs, "--json", tmp_path / "scores.json")
+    done = in_process(ROOT / "compute_result.py", ours, "--against", theirs, "--json", tmp_path / "scores.json")
     assert done.returncode == 0, done.stderr
     assert "right in ours alone 15, in theirs alone 5: McNemar's exact p 0.0414" in done.stdout
     block = json.loads((tmp_path / "scores.json").read_text())["meld.mer"]["against"]
     assert block["figures"]["accuracy"]["difference"] == pytest.approx(0.1)
     others = write(tmp_path / "others.jsonl", right(range(60)), GOLDS, first=10)
-    done = run(ours, "--against", others)
+    done = in_process(ROOT / "compute_result.py", ours, "--against", others)
     assert done.returncode == 2 and "--against holds other rows: 10 missing, 10 surplus" in done.stderr

@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +14,7 @@ from swift_plugins.files import InputError
 from swift_plugins.rewards import REWARDS, AmtMetrics, channel_metrics, register
 from swift_plugins.tasks import TASKS
 from tests.tiny_amt import tiny_amt
+from tests.warm_swift import swift
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINT = ROOT / "configs" / "demo" / "checkpoint"
@@ -87,14 +85,10 @@ def test_channel_metrics_are_those_of_compute_result():
     json.dumps(figures)
 
 
-def swift(command, *arguments, data, out):
-    """A real ms-swift process on the demo checkpoint; returns the log lines that it wrote as JSON."""
-    environment = os.environ | {"AMT_DATA": str(data), "AMT_MEDIA": str(data), "OMP_NUM_THREADS": "1"}
-    program = Path(sys.executable).with_name("swift")
+def logged(command, *arguments, data, out):
+    """Run ms-swift on the demo checkpoint; returns the log lines that it wrote as JSON."""
     options = ["--model", CHECKPOINT, "--output_dir", out, "--external_plugins", ROOT / "swift_plugins" / "emoverse.py"]
-    line = [str(part) for part in (program, command, *arguments, *options)]
-    done = subprocess.run(line, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    swift(command, *arguments, *options, cwd=out.parent, AMT_DATA=data, AMT_MEDIA=data)
     return [json.loads(text) for text in (out / "logging.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
@@ -107,7 +101,7 @@ def amt(tmp_path_factory):
 def test_two_grpo_steps(amt, tmp_path):
     datasets = ["--dataset", "amt:mosei.msa#4", "amt:meld.mer#4", "amt:mosei.fer#4", "amt:ecf.ecpe#4"]
     datasets += ["--per_device_train_batch_size", "8"]
-    log = swift("rlhf", ROOT / "configs" / "demo" / "grpo.yaml", *datasets, data=amt, out=tmp_path / "out")
+    log = logged("rlhf", ROOT / "configs" / "demo" / "grpo.yaml", *datasets, data=amt, out=tmp_path / "out")
     steps = [entry for entry in log if "reward" in entry]
     assert len(steps) == 2
     for entry in steps:  # amt_pairs and amt_aus are absent from a step in which no row is theirs
@@ -125,7 +119,7 @@ def test_eval_metric_of_generated_answers(amt, tmp_path):
     options += ["--max_steps", "1", "--eval_strategy", "steps"]
     options += ["--eval_steps", "1", "--save_strategy", "no", "--report_to", "none", "--eval_metric", "amt"]
     options += ["--per_device_eval_batch_size", "4", "--predict_with_generate", "true", "--max_new_tokens", "4"]
-    log = swift("sft", ROOT / "configs" / "demo" / "stage1.yaml", *options, data=amt, out=tmp_path / "out")
+    log = logged("sft", ROOT / "configs" / "demo" / "stage1.yaml", *options, data=amt, out=tmp_path / "out")
     figures = next(entry for entry in log if "eval_amt" in entry)
     for name in ("eval_meld.mer_accuracy", "eval_mosei.msa_acc2_has0", "eval_ecf.ecpe_paper_f1", "eval_mosei.fer_f1"):
         assert 0 <= figures[name] <= 1

@@ -1,4 +1,4 @@
-"""Both stages, inference and scores through the scripts, on the smallest synthetic dataset and the demo checkpoint."""
+"""Both stages, inference and scores, on the smallest synthetic dataset and the demo checkpoint."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.warm_swift import swift
+
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "configs" / "demo" / "checkpoint"
+PLUGIN = ROOT / "swift_plugins" / "emoverse.py"
 
 # The ratios of the paper at the size of the smallest dataset.
 MIXTURES = {
@@ -99,14 +102,16 @@ def log(folder: Path) -> list[dict]:
 @pytest.mark.swift
 def test_both_stages_inference_and_scores(run):
     work = run["cwd"]
-    first = script("first_stage.sh", "--num_train_epochs", "1", "--logging_steps", "1", **run)
-    assert first.returncode == 0, first.stdout[-3000:] + first.stderr[-3000:]
-    assert "mosei.fer" in first.stdout, "the plan comes first"
+    flags = ["--model", MODEL, "--dataset", "amt:stage1", "--output_dir", "out/stage1", "--external_plugins", PLUGIN]
+    flags += ["--num_train_epochs", "1", "--logging_steps", "1"]  # test_training.py runs shell/first_stage.sh
+    settings = {"AMT_DATA": "amt", "AMT_MIXTURES": run["AMT_MIXTURES"]}
+    swift("sft", ROOT / "configs" / "demo" / "stage1.yaml", *flags, cwd=work, **settings)
     losses = {key for entry in log(work / "out" / "stage1") for key in entry if key.startswith("loss_")}
     assert {"loss_mosei.msa", "loss_mosei.fer"} <= losses
 
     second = script("second_stage.sh", "--num_train_epochs", "1", "--logging_steps", "1", **run)
     assert second.returncode == 0, second.stdout[-3000:] + second.stderr[-3000:]
+    assert "mosei.eri" in second.stdout.partition("run sh: ")[0], "the plan comes first"
     losses = {key for entry in log(work / "out" / "stage2") for key in entry if key.startswith("loss_")}
     assert {"loss_meld.mer", "loss_mosei.eri", "loss_ecf.ecpe", "loss_mosei.msa"} <= losses
     for stage in ("stage1", "stage2"):
@@ -162,14 +167,7 @@ def test_refusals_before_any_work(run, name, change, message):
 @pytest.mark.swift
 def test_amt_inside_swift_refuses_in_one_line(run):
     """Whoever calls swift without our scripts gets the plan's own message, not a traceback."""
-    stage1, plugin = ROOT / "configs" / "demo" / "stage1.yaml", ROOT / "swift_plugins" / "emoverse.py"
-    command = ["swift", "sft", stage1, "--model", MODEL, "--dataset", "amt:meld.mer#9999", "--output_dir", "never"]
-    done = subprocess.run(
-        [*command, "--external_plugins", plugin],
-        cwd=run["cwd"],
-        env=os.environ | {"AMT_DATA": "amt", "PATH": f"{Path(os.sys.executable).parent}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert re.search("amt:meld.mer#9999: there are only [0-9]+ rows", done.stderr) and "Traceback" not in done.stderr
+    stage1 = ROOT / "configs" / "demo" / "stage1.yaml"
+    arguments = [stage1, "--model", MODEL, "--dataset", "amt:meld.mer#9999", "--output_dir", "never"]
+    log = swift("sft", *arguments, "--external_plugins", PLUGIN, cwd=run["cwd"], status=2, AMT_DATA="amt")
+    assert re.search("amt:meld.mer#9999: there are only [0-9]+ rows", log) and "Traceback" not in log

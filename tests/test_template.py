@@ -4,8 +4,7 @@ import base64
 import importlib.util
 import json
 import os
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +20,14 @@ import swift_plugins.emoverse  # noqa: F401
 from swift_plugins.files import InputError
 from swift_plugins.frames import sample_frames
 from swift_plugins.internvl2 import KINDS, LAYOUTS, load_internvl2, load_tokenizer
+from tests.conftest import in_process
 from tests.test_frames import write_clip
 from tests.tiny_backbones import tiny_backbone
 from tests.tiny_internvl2 import tiny_checkpoint
+from tests.warm_swift import swift
 
 ROOT = Path(__file__).resolve().parents[1]
+PLUGIN = ROOT / "swift_plugins" / "emoverse.py"
 SHARED = Path(os.environ.get("EMOVERSE_SHARED", ROOT.parent / "shared")) / "data" / "internvl2"
 GOLDEN = {"phi3": SHARED / "tiny-internvl2-4b", "internlm2": SHARED / "tiny-internvl2-8b"}
 SYSTEM = "You are an sentiment and emotion analysis expert."
@@ -101,8 +103,7 @@ def exported(checkpoint, tmp_path_factory):
         folders[kind] = tmp_path_factory.mktemp("exported") / kind
         load_internvl2(source).save_pretrained(folders[kind])
         load_tokenizer(source).save_pretrained(folders[kind])
-        command = [sys.executable, "-m", "swift_plugins.complete_export", folders[kind]]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        done = in_process("-m", "swift_plugins.complete_export", folders[kind])
         assert done.returncode == 0, done.stderr
     return folders
 
@@ -310,32 +311,13 @@ def test_a_batch_answers_like_single_requests(checkpoint, kind, picture, clip):
     assert tokenizer.decode(ids).removesuffix(KINDS[kind].end) == alone[2]
 
 
-SCRIPT = """
-import sys
-from swift.utils.utils import import_external_file
-import_external_file(sys.argv[1])
-from swift.model import MODEL_MAPPING
-from swift.template.register import TEMPLATE_MAPPING
-assert "emoverse" in MODEL_MAPPING and {"emoverse_phi3", "emoverse_internlm2"} <= TEMPLATE_MAPPING.keys()
-from swift.model import get_model_processor
-get_model_processor(sys.argv[2], model_type="emoverse", load_model=len(sys.argv) > 3)
-"""
-
-
 @pytest.mark.swift
-@pytest.mark.parametrize("change, message", [({}, None), ({"ps_version": "v1"}, "ps_version 'v1' is not supported")])
-def test_registration_from_any_folder(checkpoint, tmp_path, change, message):
-    """As ms-swift imports the file, from elsewhere; a wrong checkpoint ends in one line and status 2."""
-    folder = checkpoint["phi3"]
-    if change:
-        folder = tiny_checkpoint(tmp_path / "model", "phi3")
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps(config | change))
-    command = [sys.executable, "-c", SCRIPT, ROOT / "swift_plugins" / "emoverse.py", folder, "load"]
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    if message is None:
-        assert result.returncode == 0, result.stderr
-    else:
-        assert result.returncode == 2 and "Traceback" not in result.stderr
-        assert f"error: {folder / 'config.json'}: {message}" in result.stderr
+def test_a_wrong_checkpoint_ends_in_one_line(checkpoint, tmp_path):
+    """Status 2 and what is wrong with it, when ms-swift itself imports the plugin."""
+    wrong = shutil.copytree(checkpoint["phi3"], tmp_path / "model")
+    config = json.loads((wrong / "config.json").read_text())
+    (wrong / "config.json").write_text(json.dumps(config | {"ps_version": "v1"}))
+    arguments = ["--model", wrong, "--model_type", "emoverse", "--external_plugins", PLUGIN]
+    log = swift("infer", *arguments, cwd=tmp_path, status=2)
+    assert f"error: {wrong / 'config.json'}: ps_version 'v1' is not supported" in log.splitlines()[-1]
+    assert "Traceback" not in log

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import time
 from collections import Counter
@@ -19,6 +18,7 @@ from swift_plugins.files import hold
 from swift_plugins.mixture import draw, read_mixtures
 from tests.tiny_amt import tiny_amt
 from tests.tiny_internvl2 import tiny_checkpoint
+from tests.warm_swift import Run, swift
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDER = ROOT / "tests" / "record_rows.py"
@@ -59,6 +59,13 @@ def run(script, world, output, *flags, status=0, **settings):
     return log
 
 
+def sft(world, output, *flags, config=ROOT / "configs" / "demo", **settings):
+    """What first_stage.sh has `swift sft` do, without the plan before it: (arguments, environment) of a run."""
+    told = ["--model", world["MODEL"], "--dataset", "amt:stage1", "--output_dir", output / "stage1"]
+    environment = world | {"AMT_DATA": world["DATA"], "PYTHONPATH": str(ROOT), "RECORD": f"{output}.rows"} | settings
+    return ("sft", config / "stage1.yaml", *told, *FLAGS, *flags), {"cwd": Path(world["HOME"])} | environment
+
+
 def losses(stage: Path) -> dict[int, float]:
     """Loss by step, as written to the log of a stage."""
     rows = [json.loads(line) for line in (stage / "logging.jsonl").read_text().splitlines()]
@@ -73,7 +80,8 @@ def drawn(world, stage):
 def whole(world, tmp_path_factory):
     """Stage 1 without interruption, for two epochs."""
     output = tmp_path_factory.mktemp("whole") / "out"
-    run("first_stage.sh", world, output, *FLAGS, *TWO_EPOCHS)
+    arguments, environment = sft(world, output, *TWO_EPOCHS)
+    swift(*arguments, **environment)
     return output
 
 
@@ -82,22 +90,25 @@ def test_killed_and_resumed(world, whole, tmp_path):
     """After SIGKILL within an epoch, RESUME=1 sees the same rows in the same order and, dropout and the next epoch
     included, ends with the same losses and weights, bit by bit."""
     output = tmp_path / "out"
-    process = start("first_stage.sh", world, output, *FLAGS, *TWO_EPOCHS, SLOW="0.15")
-    deadline = time.monotonic() + 200
+    arguments, environment = sft(world, output, *TWO_EPOCHS, SLOW="0.15")
+    killed, deadline = Run(*arguments, **environment), time.monotonic() + 200
     while not (output / "stage1" / "checkpoint-4" / "trainer_state.json").is_file():
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0][-3000:]
+        assert killed.running() and time.monotonic() < deadline, killed.ended(0)
         time.sleep(0.05)
-    refused = run("test.sh", world, output, status=2)
-    assert refused == f"error: OUTPUT={output}: another run is writing there\n"
     time.sleep(0.5)  # past the save, in the middle of the next steps
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    killed.kill()
     assert not (output / "stage1" / "checkpoint-20").exists()
     refused = run("first_stage.sh", world, output, status=2)
     assert "holds checkpoints already; RESUME=1 goes on from the last" in refused
 
     before = len(Path(f"{output}.rows").read_text().splitlines())
-    run("first_stage.sh", world, output, *FLAGS, *TWO_EPOCHS, RESUME="1")
+    process = start("first_stage.sh", world, output, *FLAGS, *TWO_EPOCHS, RESUME="1")
+    while not (line := process.stdout.readline()).startswith("run sh: "):  # the plan is made, ms-swift starts
+        assert line, "it ended"
+    refused = run("test.sh", world, output, status=2)
+    assert refused == f"error: OUTPUT={output}: another run is writing there\n"
+    log = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, log[-3000:]
     expected, resumed = losses(whole / "stage1"), losses(output / "stage1")
     assert set(resumed) == set(expected) == set(range(1, 21))
     assert resumed == expected
@@ -112,22 +123,16 @@ def test_a_second_run_is_refused_whoever_starts_it(world, tmp_path):
     """Another process, here this one, writes to a training's folder, and to an inference's file."""
     plugin = ("--external_plugins", ROOT / "swift_plugins" / "emoverse.py")
     plugin += ("--model", world["MODEL"], "--model_type", "emoverse")
-    environment = os.environ | world | {"AMT_DATA": world["DATA"]}
-    environment["PATH"] = f"{Path(os.sys.executable).parent}:{os.environ['PATH']}"
+    environment = world | {"AMT_DATA": world["DATA"]}
     for command, config, flag, output, lock in (
         ("sft", "stage1.yaml", "--output_dir", "out", "out/.lock"),
         ("infer", "infer.yaml", "--result_path", "r.jsonl", ".r.jsonl.lock"),
     ):
+        arguments = command, ROOT / "configs" / "demo" / config, *plugin, flag, output
         with hold(tmp_path / lock):
-            done = subprocess.run(
-                ["swift", command, ROOT / "configs" / "demo" / config, *plugin, flag, output],
-                env=environment,
-                cwd=tmp_path,
-                capture_output=True,
-                text=True,
-            )
-        assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr[-2000:]
-        assert done.stderr.splitlines()[-1] == f"error: {tmp_path / output}: another run is writing there"
+            log = swift(*arguments, cwd=tmp_path, status=2, **environment)
+        assert log.splitlines()[-1] == f"error: {tmp_path / output}: another run is writing there"
+        assert "Traceback" not in log
     assert {path.name for path in tmp_path.rglob("*")} == {"out", ".lock", ".r.jsonl.lock"}
 
 
@@ -147,7 +152,8 @@ def small_disk(tmp_path) -> Iterator[Path]:
 def test_a_full_and_a_read_only_disk(world, whole, small_disk):
     """One line, and what was saved before is whole: with more room, RESUME=1 ends as if nothing had happened."""
     output = small_disk / "out"
-    log = run("first_stage.sh", world, output, *FLAGS, *TWO_EPOCHS, "--report_to", "none", status=2)
+    arguments, environment = sft(world, output, *TWO_EPOCHS, "--report_to", "none")
+    log = swift(*arguments, status=2, **environment)
     assert log.splitlines()[-1].startswith(f"error: {output}/stage1: a file could not be written: full disk?")
     assert "Traceback" not in log
     assert [path.parent.name for path in output.glob("stage1/checkpoint-*/trainer_state.json")] == ["checkpoint-4"]
@@ -155,11 +161,19 @@ def test_a_full_and_a_read_only_disk(world, whole, small_disk):
     state = (output / "stage1/checkpoint-4/trainer_state.json").read_text()
     (output / "stage1/checkpoint-8").mkdir(exist_ok=True)
     (output / "stage1/checkpoint-8/trainer_state.json").write_text(state[:-2])  # where the disk was full a little later
-    run("first_stage.sh", world, output, *FLAGS, *TWO_EPOCHS, "--report_to", "none", RESUME="1")
+    last = last_checkpoint(output / "stage1")
+    assert last == str(output / "stage1/checkpoint-4")
+    swift(*arguments, "--resume_from_checkpoint", last, **environment)
     expected, resumed = (load_file(to / "stage1/checkpoint-20/adapter_model.safetensors") for to in (whole, output))
     assert all(torch.allclose(tensor, resumed[name], rtol=0, atol=1e-5) for name, tensor in expected.items())
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     assert run("test.sh", world, output, status=2) == f"error: OUTPUT={output} cannot be written to\n"
+
+
+def last_checkpoint(stage: Path) -> str:
+    """What RESUME=1 goes on from."""
+    line = f"source {ROOT / 'shell' / 'env.sh'}; last_checkpoint '{stage}'"
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True).stdout.strip()
 
 
 @pytest.mark.swift
@@ -169,10 +183,11 @@ def test_two_processes_train_one_model(world, tmp_path):
     shutil.copytree(ROOT / "configs" / "demo", tmp_path / "config", ignore=shutil.ignore_patterns("checkpoint"))
     path = tmp_path / "config" / "stage1.yaml"
     path.write_text(re.sub("(gradient_accumulation_steps): 1", r"\1: 2", path.read_text()))
-    flags = [*FLAGS, "--lora_dropout", "0", "--max_steps", "6", "--per_device_train_batch_size", "2"]
-    two = {"NPROC_PER_NODE": "2", "MASTER_PORT": str(free_port())}
-    for name, settings in {"one": {}, "two": two}.items():
-        run("first_stage.sh", world, tmp_path / name, *flags, **settings, CONFIG=str(tmp_path / "config"))
+    flags = ["--lora_dropout", "0", "--max_steps", "6", "--per_device_train_batch_size", "2"]
+    arguments, environment = sft(world, tmp_path / "one", *flags, config=tmp_path / "config")
+    swift(*arguments, **environment)
+    settings = {"NPROC_PER_NODE": "2", "MASTER_PORT": str(free_port()), "CONFIG": str(tmp_path / "config")}
+    run("first_stage.sh", world, tmp_path / "two", *FLAGS, *flags, **settings)
     rows = [json.loads(line) for line in (tmp_path / "two.rows").read_text().splitlines()]
     assert Counter(row["rank"] for row in rows)["1"] >= 12
     wanted = {row["query"] for row in drawn(world, "stage1")}
@@ -196,6 +211,27 @@ def free_port() -> int:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         return server.getsockname()[1]
+
+
+@pytest.mark.parametrize("script", ["export.sh", "serve.sh"])
+def test_the_last_whole_checkpoint_of_the_last_stage_is_taken(world, tmp_path, script):
+    output = tmp_path / "out"
+    for name in ("stage1/checkpoint-30", "stage2/checkpoint-9", "stage2/checkpoint-10"):
+        (output / name).mkdir(parents=True)
+        (output / name / "trainer_state.json").write_text("{\n}")
+    (output / "stage2" / "checkpoint-11").mkdir()
+    (output / "stage2" / "checkpoint-11" / "trainer_state.json").write_text("{\n")  # the kill of a save
+    log = run(script, world, output, status=2)
+    assert log == f"error: CHECKPOINT={output}/stage2/checkpoint-10: holds no adapter\n"
+
+
+def test_a_merged_folder_is_not_written_over(world, tmp_path):
+    checkpoint = tmp_path / "out" / "stage1" / "checkpoint-1"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text("{\n}")
+    (checkpoint / "adapter_config.json").write_text("{}")
+    (tmp_path / "out" / "merged").mkdir()
+    assert "merged exists; move it away" in run("export.sh", world, tmp_path / "out", status=2)
 
 
 @pytest.mark.parametrize(

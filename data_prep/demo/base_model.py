@@ -254,11 +254,10 @@ def make(out: Path, seed: int, steps: int) -> None:
     count = {name: steps * phase.share // 58 for name, phase in PHASES.items()}
     with tempfile.TemporaryDirectory() as folder:
         eyes, words, both, ask = (Path(folder) / f"{phase}.safetensors" for phase in PHASES)
-        with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-            first = [pool.submit(run_phase, "eyes", seed, count["eyes"], (), eyes)]
-            first.append(pool.submit(run_phase, "words", seed, count["words"], (), words))
-            for future in first:
-                future.result()
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            opened = pool.submit(run_phase, "eyes", seed, count["eyes"], (), eyes)
+            run_phase("words", seed, count["words"], (), words)
+            opened.result()
         run_phase("both", seed, count["both"], (eyes, words), both)
         run_phase("ask", seed, count["ask"], (both,), ask)
         model, tokenizer = new_model(seed)
