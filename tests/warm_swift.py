@@ -49,12 +49,14 @@ class Run:
         """SIGKILL, also to the workers of its data loader."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.join()
+        self.log.unlink()
 
     def ended(self, timeout: float = 300) -> tuple[int, str]:
         """Its exit status, and all that it printed."""
         self.process.join(timeout)
         with contextlib.suppress(ProcessLookupError):  # the workers of a run that failed look for it every 5 s only
-            self.kill()
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.join()
         said = self.log.read_text(encoding="utf-8", errors="replace")
         self.log.unlink()
         return self.process.exitcode, said
