@@ -58,7 +58,7 @@ def trained(world, tmp_path_factory):
     assert f"merged model: {output / 'stage1-merged'}" in log and (output / "stage1-merged" / "README.md").is_file()
     checkpoint = max((output / "stage2").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     export_main(["--adapters", str(checkpoint), "--merge_lora", "true", "--output_dir", str(output / "merged")])
-    done = in_process("-m", "swift_plugins.internvl2", output / "merged")
+    done = in_process("-m", "swift_plugins.complete_export", output / "merged")
     assert done.returncode == 0, done.stderr
     return output
 

@@ -103,7 +103,7 @@ def test_killed_and_resumed(world, whole, tmp_path):
 
     before = len(Path(f"{output}.rows").read_text().splitlines())
     process = start("first_stage.sh", world, output, *FLAGS, *TWO_EPOCHS, RESUME="1")
-    while not (line := process.stdout.readline()).startswith("run sh: "):  # the plan is made, ms-swift starts
+    while not (line := process.stdout.readline()).startswith("channel "):  # the rows are measured, the folder is held
         assert line, "it ended"
     refused = run("test.sh", world, output, status=2)
     assert refused == f"error: OUTPUT={output}: another run is writing there\n"
