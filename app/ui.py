@@ -49,7 +49,8 @@ document.addEventListener("click", event => {
 FOCUS = "() => setTimeout(() => document.querySelector('.reason-box textarea')?.focus(), 100)"
 # A reviewer's name, in their browser.
 REMEMBER = "name => { localStorage.setItem('emoverse-reviewer', name) }"
-RECALL = "() => localStorage.getItem('emoverse-reviewer') ?? ''"
+RECALL = "name => name || (localStorage.getItem('emoverse-reviewer') ?? '')"
+NAMELESS = "Who reviews? Say your name; your decisions are kept under it."
 CSS = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 # Of all events but the question: no spinner, and an answer to the request that asks, not in the page's one stream of
 # answers, which gradio 6.31 closes at times while the next event waits in it: that one is never shown as done.
@@ -207,7 +208,7 @@ def review_tab(blocks: gr.Blocks, reviews: Reviews, shelf: Shelf | None, media: 
         name = gr.Textbox(label="Reviewer", placeholder="your name, then Enter", min_width=160, elem_id="reviewer")
         choices = [("open", "open"), ("decided", "decided"), ("disputed", "disputed"), ("all", "all")]
         show = gr.Radio(choices, value="open", label="Show", min_width=240, elem_id="show")
-    state = gr.Markdown(elem_id="progress")
+    state = gr.Markdown(NAMELESS, elem_id="progress")
     with gr.Row():
         buttons = {
             "accept": gr.Button("Accept (a)", variant="primary", elem_classes="key-accept", min_width=120),
@@ -240,7 +241,7 @@ def review_tab(blocks: gr.Blocks, reviews: Reviews, shelf: Shelf | None, media: 
     opened.then(None, js=FOCUS, **QUIET)
     cancel.click(lambda: gr.Group(visible=False), None, editor, js="() => document.activeElement.blur()", **QUIET)
     agreement.expand(lambda: page.part("agreement", reviews.agreement()), None, table, **QUIET)
-    blocks.load(None, None, name, js=RECALL, **QUIET).then(desk.start, inputs, outputs, **QUIET)
+    blocks.load(None, name, name, js=RECALL, **QUIET).then(desk.recall, inputs, outputs, **QUIET)
 
 
 class Desk:
@@ -253,6 +254,10 @@ class Desk:
     def start(self, name: str, show: str, current: str, last: str) -> tuple:
         """The first clip of the queue."""
         return self._shown(name, show, "", last)
+
+    def recall(self, name: str, show: str, current: str, last: str) -> tuple:
+        """As `start`, for a page that is opened; without a name nothing, since its reader may be typing one by now."""
+        return self.start(name, show, current, last) if (name or "").strip() else (gr.skip(),) * 5
 
     def decide(self, decision: str, name: str, show: str, current: str, last: str, text: str = "") -> tuple:
         """Write the decision and go to the next clip."""
@@ -293,7 +298,7 @@ class Desk:
     def _shown(self, name: str, show: str, current: str, last: str) -> tuple:
         closed = gr.Group(visible=False)
         if not (name or "").strip():
-            return "", "Who reviews? Say your name; your decisions are kept under it.", "", "", closed
+            return "", NAMELESS, "", "", closed
         try:
             reviewer = self.reviews.check_name(name)
             queue, mine = self.reviews.queue(reviewer, show), self.reviews.of(reviewer)
