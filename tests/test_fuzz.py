@@ -517,9 +517,7 @@ def fuzz(tmp_path_factory) -> Iterator[Fuzz]:
 def wrong_ends(fuzz: Fuzz, given: Input, line: str, share: float, large: bool = False) -> list[str]:
     """What went wrong with a share of the cases of a file, chosen evenly; one is in memory at a time."""
     found = []
-    for number, (where, what, content) in enumerate(
-        hostile(fuzz.folder / given.file, large)
-    ):
+    for number, (where, what, content) in enumerate(hostile(fuzz.folder / given.file, large)):
         if number and int(number * share) == int((number - 1) * share):
             continue
         if (wrong := fuzz.try_one(given, line, where, what, content)) is not None:
