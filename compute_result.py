@@ -14,6 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import swift_plugins  # noqa: F401  says what is not installed
+
+# isort: split
 from pydantic import RootModel
 
 from swift_plugins.files import CONFIGS, InputError, read_config, run_cli, write_json

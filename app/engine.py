@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from swift_plugins import TRAINING, need
 from swift_plugins.files import CONFIGS, ROOT, InputError, read_json
 
 PLUGIN = Path(__file__).resolve().parents[1] / "swift_plugins" / "emoverse.py"
@@ -91,6 +92,7 @@ class LocalModel:
     """A checkpoint in this process. One question at a time, whoever asks: the engine is not made for threads."""
 
     def __init__(self, checkpoint: Path, base: Path | None = None):
+        need(*TRAINING)
         self.name = str(checkpoint)
         self._lock = threading.Lock()
         # ms-swift prints every layer, transformers a bar for 93 tensors.

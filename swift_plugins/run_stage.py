@@ -16,6 +16,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from swift_plugins import TRAINING, need
 from swift_plugins.files import InputError, run_cli
 from swift_plugins.options import option, parse
 
@@ -37,6 +38,7 @@ class Options:
 
 def plan(options: Options) -> None:
     """Print how long the rows become; `InputError` for a stage that cannot be drawn or would lose rows."""
+    need(*TRAINING)
     from swift_plugins import length_plan
 
     asked = os.environ.get("LOG_LEVEL")

@@ -63,6 +63,13 @@ def test_imports_run_one_way():
     TopologicalSorter(graph).prepare()  # a circle is a CycleError that names it
 
 
+@pytest.mark.parametrize("command", [["ask.py", "x.mp4"], ["compute_result.py", "x"], ["-m", "data_prep.doctor"]])
+def test_what_is_not_installed_is_said_in_one_line(command):
+    done = subprocess.run([sys.executable, "-S", *command], cwd=ROOT, env={}, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert " has no av, jinja2" in done.stderr and "`make install` and `source .venv/bin/activate`" in done.stderr
+
+
 HELP = """
 import contextlib, io, runpy, sys
 for module in sys.argv[1:]:

@@ -79,6 +79,7 @@ def test_the_chinese_readme_says_the_same():
 RUN_BY = {
     "make demo": "minutes: test_stages.py::test_both_stages_inference_and_scores runs what it runs, a seventh as long",
     "make test": "this is it",
+    "source .venv/bin/activate": "this is it",
     "pip install": "test_package.py::test_the_wheel_holds_packages_configs_and_scripts; nothing is downloaded in tests",
     "python ask.py": "test_ask.py::test_clips_and_pictures_of_ones_own",
     "python -m data_prep.doctor --meld": "test_readme.py::test_data_steps_of_the_readme",
