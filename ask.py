@@ -91,7 +91,7 @@ def lines(record: dict) -> Iterator[str]:
 def main() -> int:
     """Ask about every clip; 2 when one of them could not be asked about."""
     options = parse(Options, __doc__, prog="python ask.py")
-    from app.asking import askable, channels, look_and_ask
+    from app.asking import channels, look_and_ask
     from app.clips import Clip, find_clips
     from data_prep import prompts
 
@@ -99,7 +99,7 @@ def main() -> int:
     said = texts(options, clips)
     if options.csv is not None and options.csv.is_file() and len(clips) > 1:
         raise InputError(f"is one clip's table, and there are {len(clips)} clips: give the folder", options.csv)
-    wanted = channels(askable() if "all" in options.task else options.task, options.dataset)
+    wanted = channels(options.task, options.dataset)
     wording = prompts.load(options.prompts)
     from app.engine import chosen_checkpoint
 
@@ -142,13 +142,15 @@ class Opener:
     def __call__(self) -> Any:
         """The model."""
         if self.model is None:
-            from app.engine import open_model
+            from app.engine import DEMO, open_model
 
             start = time.perf_counter()
             print("loading the model …", file=sys.stderr, flush=True)
             self.model = open_model(*self.where)
             self.seconds = time.perf_counter() - start
             print(f"{self.model.name}, loaded in {self.seconds:.1f} s", file=sys.stderr, flush=True)
+            if Path(self.model.name) == DEMO:
+                print("the demo's base model knows drawn faces only, and fer and eri hardly", file=sys.stderr)
         return self.model
 
 

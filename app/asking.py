@@ -15,7 +15,7 @@ from typing import Any
 from app.clips import Clip, Look, look
 from app.engine import Model, Question, shares
 from data_prep.prompts import Prompts
-from data_prep.readers import READERS
+from data_prep.readers import READERS, tasks_of
 from data_prep.readers.sample import Sample
 from swift_plugins.files import InputError
 from swift_plugins.mixture import read_mixtures
@@ -55,8 +55,15 @@ def askable() -> list[str]:
 def channels(wanted: Sequence[str], dataset: str | None = None) -> dict[str, str]:
     """Task → the channel in whose words it is asked: of `dataset`, else the one that the stages train it on last.
 
-    Raises `InputError` for a task that cannot be asked of a clip, and for a dataset that does not have it.
+    "all" are those that can be asked of a clip and that the dataset has. Raises `InputError` for a task that cannot be
+    asked of a clip, for one that the dataset does not have, and for a dataset that there is not.
     """
+    labelled = {name for task in TASKS.values() if isinstance(task, LabelTask) for name in task.labels}
+    if dataset and dataset not in READERS and dataset not in labelled:
+        raise InputError(f"--dataset {dataset}: no such dataset; there are {', '.join(READERS)}")
+    if "all" in wanted:
+        has = tasks_of(dataset) if dataset in READERS else askable()
+        wanted = [key for key in askable() if key in has and (not dataset or _has_labels(key, dataset))]
     stages = read_mixtures().stages
     stages = {name: stages[name] for name in ("stage1", "stage2") if name in stages} or stages
     trained = {key: part.sources[0] for stage in stages.values() for key, part in stage.tasks.items()}
@@ -67,11 +74,17 @@ def channels(wanted: Sequence[str], dataset: str | None = None) -> dict[str, str
             raise InputError(f"--task {key} {reason}; there are {', '.join(askable())}")
         channel = f"{dataset}.{key}" if dataset else trained.get(key)
         task = TASKS[key]
-        if channel is None or (isinstance(task, LabelTask) and channel.partition(".")[0] not in task.labels):
-            known = ", ".join(task.labels) or "none"
-            raise InputError(f"no labels of {key} for {dataset or 'any dataset'}; --dataset is one of {known}")
+        if channel is None or not _has_labels(key, channel.partition(".")[0]):
+            known = ", ".join(getattr(task, "labels", ())) or "none"
+            raise InputError(f"--task {key}: {dataset or 'no stage'} has no labels of it; --dataset is one of {known}")
         found[key] = channel
     return found
+
+
+def _has_labels(key: str, dataset: str) -> bool:
+    """Whether answers of the task can be told apart: any text will do, or the dataset names labels."""
+    task = TASKS[key]
+    return not isinstance(task, LabelTask) or dataset in task.labels
 
 
 def question(channel: str, clip: Clip, seen: Look, wording: Prompts) -> Question:

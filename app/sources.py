@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.asking import askable, channels
+from app.asking import channels
 from app.engine import chosen_checkpoint
 from app.options import Options
 from app.reviews import Reviews
@@ -29,7 +29,7 @@ class Sources:
 def read_sources(options: Options) -> Sources:
     """Raises `InputError` for whatever is not there or not what it should be."""
     return Sources(
-        channels(askable(), options.dataset),
+        channels(["all"], options.dataset),
         prompts.load(options.prompts),
         None if options.server else chosen_checkpoint(options.checkpoint),
         shelf_of(options),

@@ -403,10 +403,12 @@ def table(report: dict) -> str:
     """The report's counts for the screen."""
     lines = [f"{'channel':<16}{'rows':>8}"]
     lines += [f"{channel:<16}{count:>8,}" for channel, count in report["rows"].items()]
-    lines.append(f"\n{'task':<16}{'rows':>8}{'Table 1':>10}")
-    lines += [f"{task:<16}{c['rows']:>8,}{_count(c['table_1']):>10}" for task, c in report["tasks"].items()]
-    total = report["total_clips"]
-    lines.append(f"{'clips':<16}{total['rows']:>8,}{total['table_1']:>10,}")
+    paper = set(published()) & report["clips"].keys()  # whose table has nothing to say of other data
+    counts = {**report["tasks"], "clips": report["total_clips"]}
+    lines.append(f"\n{'task':<16}{'rows':>8}" + (f"{'Table 1':>10}" if paper else ""))
+    lines += [
+        f"{task:<16}{c['rows']:>8,}" + (f"{_count(c['table_1']):>10}" if paper else "") for task, c in counts.items()
+    ]
     if splits := report["options"]["exclude_leaks"]:
         counts = ", ".join(f"{dataset} {c['excluded_leaks']:,}" for dataset, c in report["clips"].items())
         lines.append(f"clips left out for leaking {', '.join(splits)}: {counts}")
@@ -467,6 +469,8 @@ def main() -> int:
         for dataset, folder in folders.items():
             builder.add(dataset, folder)
         report = builder.finish()
+        if not builder.channels:
+            raise InputError(f"no row comes of {options.split}: no clip has what a task asks for", options.out)
     print(table(report))
     return 0
 

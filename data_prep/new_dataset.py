@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -309,6 +310,8 @@ def main() -> int:
     with atomic_open(options.out) as file:
         file.write(text)
     print(text, end="")
+    if not result.content.get("labels"):
+        print("no column of labels was found: name it under columns, its words under labels", file=sys.stderr)
     declared = add(options.out)
     counts = {split: len(list(DeclaredReader(declared).read(declared.home, split, []))) for split in SPLITS}
     print(f"\nwritten: {options.out}; clips: {', '.join(f'{split} {count:,}' for split, count in counts.items())}")

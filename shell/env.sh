@@ -126,4 +126,5 @@ run_stage() {
     python -m swift_plugins.run_stage --config "$CONFIG_DIR" --settings "$stage" --stage "$MIXTURE" --model "$MODEL" \
         ${SIZE:+--size "$SIZE"} ${long[@]+"${long[@]}"} -- \
         --output_dir "$OUTPUT/$stage" ${FLAGS[@]+"${FLAGS[@]}"} "$@"
+    echo "adapter: $(last_checkpoint "$OUTPUT/$stage")   next: bash shell/test.sh answers the test rows and scores"
 }

@@ -286,6 +286,17 @@ def test_what_is_wrong_ends_in_one_line_and_writes_nothing(dialogues, project, t
     assert done.stderr.count("\n") == 1
 
 
+def test_a_table_whose_labels_are_not_found_is_said_and_gives_no_rows(project, tmp_path):
+    lines = [f"{number}.mp4,Line {number}.,{'glad' if number % 2 else 'sad'}" for number in range(20)]
+    (tmp_path / "labels.csv").write_text("\n".join(["clip,text,feel_x", *lines]) + "\n")
+    done = project("-m", "data_prep.new_dataset", "--from", tmp_path / "labels.csv", "--out", tmp_path / "own.yaml")
+    assert done.returncode == 0 and done.stderr.startswith("no column of labels was found: name it")
+    build = ("-m", "data_prep.build_amt", "--missing-media", "text-only", "--out", tmp_path / "amt")
+    done = project(*build, "--data", tmp_path / "own.yaml", "--split", "train")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "no row comes of train" in done.stderr
+    assert not list((tmp_path / "amt").iterdir())
+
+
 def test_rows_from_elsewhere_are_scored_by_a_file_of_labels(project, tmp_path):
     answers = [("Glad.", "Glad"), ("难过", "难过。"), ("Very glad", "I am glad"), ("难过", "不难过")]  # gold, response
     rows = [{"response": r, "labels": g, "channel": "faces", "query": f"{i}?"} for i, (g, r) in enumerate(answers)]

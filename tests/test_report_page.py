@@ -14,6 +14,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from swift_plugins.scoring.report import fonts_for
+
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SENTENCES = (
@@ -225,3 +227,10 @@ def test_the_page_in_a_browser(report, tmp_path):
     if keep := os.environ.get("EMOVERSE_SCREENSHOTS"):  # to look at them yourself
         for width in facts:
             shutil.copy(tmp_path / f"{width}.png", Path(keep) / f"report.{width}.png")
+
+
+def test_pictures_take_a_font_that_has_the_labels_letters(capsys):
+    assert fonts_for("happy: 1.5") == ["DejaVu Sans"]
+    assert not any("Last Resort" in name for name in fonts_for("开\U00010600")), "its glyphs are boxes"
+    said = capsys.readouterr().err  # of a sign of Linear A
+    assert said.startswith("no installed font has ") and "\U00010600" in said and said.count("\n") == 1

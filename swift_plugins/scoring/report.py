@@ -10,7 +10,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import logging
 import os
+import sys
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -18,6 +21,7 @@ from typing import Any
 
 import jinja2
 import matplotlib
+from matplotlib import font_manager, ft2font
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -31,7 +35,6 @@ from swift_plugins.tasks import LabelTask
 WORST = 20
 INK, MUTED, ACCENT, SECOND, GRID = "#1c2733", "#6b7a89", "#2f6fb2", "#d9822b", "#e3e8ed"
 STYLE: Any = {
-    "font.family": "DejaVu Sans",
     "font.size": 8.5,
     "axes.edgecolor": GRID,
     "axes.labelcolor": MUTED,
@@ -52,6 +55,27 @@ STYLE: Any = {
 
 
 # Pictures
+
+
+def fonts_for(text: str) -> list[str]:
+    """DejaVu Sans, and installed fonts for the letters that it lacks, as few as will do.
+
+    Prints a line on stderr where no font has some: pictures show boxes then.
+    """
+    lacking = {ord(letter) for letter in text if letter.isprintable()}
+    names: list[str] = []
+    installed = [font for font in font_manager.fontManager.ttflist if "Last Resort" not in font.name]  # boxes for all
+    for entry in sorted(installed, key=lambda font: font.name != "DejaVu Sans"):
+        if not lacking:
+            break
+        known = lacking & ft2font.FT2Font(entry.fname).get_charmap().keys()
+        if known or not names:
+            names.append(entry.name)
+            lacking -= known
+    if lacking:
+        letters = "".join(map(chr, sorted(lacking)[:20]))
+        print(f"no installed font has {letters}: the pictures show boxes; install one for them", file=sys.stderr)
+    return names
 
 
 def shown_reading(channel: Channel) -> str:
@@ -317,7 +341,11 @@ def write_report(folder: Path, channels: dict[str, Channel], blocks: dict[str, d
         wanted |= {channel.places[index] for index, _ in worst(channel, shown_reading(channel))}
     rows = reread(files, wanted)
     sections, images = [], {}
-    with matplotlib.rc_context(STYLE):
+    tasks = [(channel.task, channel.dataset) for channel in channels.values()]
+    words = "".join(word for task, name in tasks if isinstance(task, LabelTask) for word in task.classes(name))
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # a font of one weight only is no news
+    with matplotlib.rc_context(STYLE | {"font.family": fonts_for(words)}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # which was said
         for name, channel in channels.items():
             block = blocks[name]
             embedded = []
