@@ -468,9 +468,9 @@ def main() -> int:
         builder.held_out, builder.others = excluded, others
         for dataset, folder in folders.items():
             builder.add(dataset, folder)
-        report = builder.finish()
         if not builder.channels:
             raise InputError(f"no row comes of {options.split}: no clip has what a task asks for", options.out)
+        report = builder.finish()
     print(table(report))
     return 0
 

@@ -463,7 +463,7 @@ def test_nothing_is_left_behind(number, tmp_path):
         (["--result", "/no/such.jsonl"], "/no/such.jsonl: no such file"),
         (["--result", "/no/such.jsonl", "--media-root", "/no/such"], "/no/such: no such folder"),
         (["--checkpoint", "/no/such"], "/no/such: no such folder"),
-        (["--dataset", "nobody"], "no labels of msa for nobody"),
+        (["--dataset", "nobody"], "--dataset nobody: no such dataset"),
         (["--port", "99999999"], "--port 99999999"),
         (["--host", "no.such.host.invalid"], "--host no.such.host.invalid"),
     ],

@@ -294,7 +294,7 @@ def test_a_table_whose_labels_are_not_found_is_said_and_gives_no_rows(project, t
     build = ("-m", "data_prep.build_amt", "--missing-media", "text-only", "--out", tmp_path / "amt")
     done = project(*build, "--data", tmp_path / "own.yaml", "--split", "train")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "no row comes of train" in done.stderr
-    assert not list((tmp_path / "amt").iterdir())
+    assert not list((tmp_path / "amt").glob("*"))
 
 
 def test_rows_from_elsewhere_are_scored_by_a_file_of_labels(project, tmp_path):
