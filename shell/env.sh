@@ -4,6 +4,7 @@
 #   MODEL    folder of the base model, as downloaded
 #   DATA     folder of AMT rows that data_prep.build_amt wrote      (exported as AMT_DATA)
 #   OUTPUT   where checkpoints and results go (default output/<config>, in the current folder when installed)
+#   VERBOSE=1  all that ms-swift says on the screen; else warnings, and the rest of a training in OUTPUT/<stage>.log
 set -euo pipefail
 
 case "${1:-}" in -h | --help) # what stands at the top of the script that was called, and of this file
@@ -55,6 +56,11 @@ need_data() {
 need_model() {
     [ -n "${MODEL:-}" ] || fail "set MODEL to the folder of the base model"
     [ -f "$MODEL/config.json" ] || fail "MODEL=$MODEL: holds no config.json"
+}
+
+# Of what ms-swift says the warnings alone, unless VERBOSE=1.
+quiet() {
+    [ "${VERBOSE:-0}" = 1 ] || export LOG_LEVEL="${LOG_LEVEL:-WARNING}"
 }
 
 # One script at a time writes to OUTPUT: it holds OUTPUT/.lock until it ends, however it ends. The scripts that it runs
@@ -117,14 +123,15 @@ files.run_cli(lambda: print(m.system_turn(m.data_root(), "train") or ""))')"
 # Plan mixture $MIXTURE and train it into $OUTPUT/$1 with the settings of $CONFIG_DIR/$1.yaml, FLAGS and the flags that
 # follow; stops before it starts when rows would be dropped, unless ALLOW_LONG=1.
 run_stage() {
-    local stage="$1" long=()
+    local stage="$1" long=() log=()
     shift
+    [ "${VERBOSE:-0}" = 1 ] || log=(--log "$OUTPUT/$stage.log")
     [ -f "$CONFIG_DIR/$stage.yaml" ] || fail "CONFIG=$CONFIG holds no $stage.yaml"
     python -m swift_plugins.mixture --stage "$MIXTURE" ${SIZE:+--size "$SIZE"}
     hold_output
     [ "${ALLOW_LONG:-0}" != 1 ] || long=(--allow-long)
     python -m swift_plugins.run_stage --config "$CONFIG_DIR" --settings "$stage" --stage "$MIXTURE" --model "$MODEL" \
-        ${SIZE:+--size "$SIZE"} ${long[@]+"${long[@]}"} -- \
+        ${SIZE:+--size "$SIZE"} ${long[@]+"${long[@]}"} ${log[@]+"${log[@]}"} -- \
         --output_dir "$OUTPUT/$stage" ${FLAGS[@]+"${FLAGS[@]}"} "$@"
     echo "adapter: $(last_checkpoint "$OUTPUT/$stage")   next: bash shell/test.sh answers the test rows and scores"
 }

@@ -14,6 +14,7 @@ MERGED="${MERGED:-$OUTPUT/merged}"
 [ -f "$CHECKPOINT/adapter_config.json" ] || fail "CHECKPOINT=$CHECKPOINT: holds no adapter"
 [ ! -e "$MERGED" ] || fail "$MERGED exists; move it away or set MERGED"
 hold_output
+quiet
 # Only a finished folder gets the final name.
 rm -rf "$MERGED.part"
 swift export --adapters "$CHECKPOINT" ${MODEL:+--model "$MODEL"} --merge_lora true --output_dir "$MERGED.part" \

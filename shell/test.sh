@@ -18,6 +18,7 @@ if [ "${NPROC_PER_NODE:-1}" -gt 1 ] && ! has_accelerator; then
     unset NPROC_PER_NODE
 fi
 hold_output
+quiet
 # swift infer writes as it goes: only a finished file gets the final name.
 rm -f "$RESULT.part"
 swift infer "$CONFIG_DIR/infer.yaml" --adapters "$CHECKPOINT" --result_path "$RESULT.part" \

@@ -33,6 +33,7 @@ class Options:
     model: Path = option(metavar="DIR", help="folder of the base model")
     size: int | None = option(None, metavar="N", help="number of rows instead of the configured size")
     allow_long: bool = option(False, help="train although rows exceed max_length")
+    log: Path | None = option(None, metavar="FILE", help="where ms-swift tells what it does (the screen)")
     flags: tuple[str, ...] = option((), positional=True, nargs="*", help="after --: flags of swift sft")
 
 
@@ -51,13 +52,23 @@ def plan(options: Options) -> None:
         flags=options.flags,
     )
     if asked is None:  # the plan makes ms-swift quiet
-        del os.environ["LOG_LEVEL"]
-        for logger in (logging.getLogger("swift"), logging.getLogger("modelscope")):
-            for part in (logger, *logger.handlers):
-                part.setLevel(logging.INFO)
+        os.environ["LOG_LEVEL"] = "WARNING" if options.log else "INFO"  # of the processes that it may start
+        _speak(options.log)
     if over and not options.allow_long:
         raise InputError("rows longer than max_length cannot be trained on: raise --max_length, or set ALLOW_LONG=1")
     sys.stdout.flush()
+
+
+def _speak(log: Path | None) -> None:
+    """Let ms-swift tell everything: on the screen, or in a file, with warnings on the screen."""
+    for logger in (logging.getLogger("swift"), logging.getLogger("modelscope")):
+        logger.setLevel(logging.INFO)
+        for handler in logger.handlers:
+            handler.setLevel(logging.WARNING if log else logging.INFO)
+        if log:
+            kept = logging.FileHandler(log, encoding="utf-8")
+            kept.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            logger.addHandler(kept)
 
 
 def train(options: Options) -> None:
