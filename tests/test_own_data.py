@@ -99,7 +99,7 @@ def test_the_tutorial_from_a_table_to_scores(checkout, bash):
     bash("\n".join(rows.splitlines()[1:]).replace("--out", "--prompts own.yaml --out"))
     assert all("专家" not in path.read_text(encoding="utf-8") for path in amt.glob("*.*.*.jsonl"))
 
-    printed = bash("exec 2>&1", train)
+    printed = bash("exec 2>&1", train, VERBOSE="1")
     for part in printed.split("default_system: ")[1:]:  # of training and of inference, from the checkpoint's arguments
         assert part.startswith("'你是情绪专家。'")
     (arguments,) = (checkout / "output" / "mine" / "stage1").glob("checkpoint-*/args.json")
