@@ -64,7 +64,9 @@ def inputs(outputs, case):
 
 
 def error(value, expected):
-    return float((value - torch.tensor(expected)).abs().max())
+    largest = float((value - torch.tensor(expected)).abs().max())
+    print(f"largest difference {largest:.1e}")  # pytest -rP shows it
+    return largest
 
 
 # ------------------------------------------------------------------------------- golden outputs of the original code
@@ -138,7 +140,7 @@ def test_loss_and_gradients(kind):
     model = load_internvl2(GOLDEN[kind]).train()
     outputs, expected = np.load(GOLDEN[kind] / "golden.npz"), np.load(GOLDEN[kind] / "golden_grads.npz")
     loss = model(**inputs(outputs, "train"), labels=torch.tensor(outputs["train/labels"])).loss
-    assert abs(loss.item() - float(outputs["train/loss"])) <= 1e-5
+    assert error(loss, outputs["train/loss"]) <= 1e-5
     loss.backward()
     gradients = InternVLForConditionalGeneration(model.config)
     gradients.load_state_dict({name: parameter.grad for name, parameter in model.named_parameters()})
@@ -146,11 +148,15 @@ def test_loss_and_gradients(kind):
     compared = [key for key in expected.files if key.startswith("grad/")]
     assert any("mlp1" in key for key in compared) and any("ls1" in key for key in compared)
     assert any("qkv" in key for key in compared)
+    away = {}
     for key in compared:
         reference = torch.tensor(expected[key])
-        assert (gradients[key[5:]] - reference).norm() <= 1e-5 * reference.norm(), key
-    for key in (key for key in expected.files if key.startswith("norm/")):
-        assert float(gradients[key[5:]].double().norm()) == pytest.approx(float(expected[key]), rel=1e-5), key
+        away[key] = float((gradients[key[5:]] - reference).norm() / reference.norm())
+    norms = {key: float(gradients[key[5:]].double().norm()) for key in expected.files if key.startswith("norm/")}
+    away |= {key: abs(norm / float(expected[key]) - 1) for key, norm in norms.items()}
+    for kind_of in ("grad/", "norm/"):
+        print(f"{kind_of} largest {max(value for key, value in away.items() if key.startswith(kind_of)):.1e}")
+    assert norms and not {key: value for key, value in away.items() if not value <= 1e-5}
 
 
 @needs_golden

@@ -146,6 +146,9 @@ def test_real_ecf_and_meld_are_linked_as_the_owners_link_them(annotations, split
     wanted = {conversation_id(left) for left in table}
     assert len(wanted) == conversations
     found = linked_conversations(ours, theirs[split])
+    # pytest -rP shows it
+    print(f"{split}: {len(links):,} links, {right:,} right, the table has {len(table):,};", end=" ")
+    print(f"{len(found & wanted)} of {len(wanted)} conversations found, {len(found - wanted)} not in the table")
     if split == "dev":
         assert found == wanted
     else:  # a few conversations hold a single common word of MELD's; two hold a scene that MELD has once more

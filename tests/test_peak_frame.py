@@ -157,6 +157,7 @@ def test_drawn_apex_is_recovered(world):
         hits["clip"].append(abs(peak.index - apex[peak.face_id]) <= 2)
         people = {peak.face_id: peak.index for peak in find_peaks(faces, NO_BLINK)}
         hits["person"] += [face in people and abs(people[face] - frame) <= 2 for face, frame in apex.items()]
+    print({who: f"{sum(found)} of {len(found)}" for who, found in hits.items()})  # pytest -rP shows it
     assert len(hits["person"]) > len(hits["clip"]) > 100
     assert {who: sum(found) / len(found) >= 0.95 for who, found in hits.items()} == {"clip": True, "person": True}
 
