@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Protocol
 
 from swift_plugins import TRAINING, need
-from swift_plugins.files import CONFIGS, ROOT, InputError, read_json
+from swift_plugins.files import CONFIGS, PLUGIN, ROOT, InputError, read_json
 
-PLUGIN = Path(__file__).resolve().parents[1] / "swift_plugins" / "emoverse.py"
 DEMO = CONFIGS / "demo" / "checkpoint"
 
 

@@ -5,7 +5,6 @@
 #   DATA        browse the AMT rows of this folder; AMT_MEDIA the folder of their clips
 #   HOST, PORT  where to listen (default 127.0.0.1:7860); it asks nobody for a password, so keep HOST local
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
-CHECKPOINT="${CHECKPOINT:-$(last_checkpoint "$OUTPUT/stage2")}"
-CHECKPOINT="${CHECKPOINT:-$(last_checkpoint "$OUTPUT/stage1")}"
+choose_checkpoint
 exec python -m app ${CHECKPOINT:+--checkpoint "$CHECKPOINT"} ${MODEL:+--model "$MODEL"} \
     ${AMT_DATA:+--data "$AMT_DATA"} --host "${HOST:-127.0.0.1}" --port "${PORT:-7860}" "$@"

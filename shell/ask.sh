@@ -3,6 +3,5 @@
 #   CHECKPOINT  an adapter or a merged folder (default: the last checkpoint of OUTPUT, else the one trained last, else
 #               the demo's model); MODEL the base model, where it has moved since training
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
-CHECKPOINT="${CHECKPOINT:-$(last_checkpoint "$OUTPUT/stage2")}"
-CHECKPOINT="${CHECKPOINT:-$(last_checkpoint "$OUTPUT/stage1")}"
+choose_checkpoint
 exec python "$ROOT/ask.py" "$@" ${CHECKPOINT:+--checkpoint "$CHECKPOINT"} ${MODEL:+--model "$MODEL"}

@@ -83,6 +83,12 @@ last_checkpoint() {
     done | sort -V | tail -n 1
 }
 
+# CHECKPOINT: the one that was given, else the last of stage 2, else of stage 1; empty when there is none.
+choose_checkpoint() {
+    CHECKPOINT="${CHECKPOINT:-$(last_checkpoint "$OUTPUT/stage2")}"
+    CHECKPOINT="${CHECKPOINT:-$(last_checkpoint "$OUTPUT/stage1")}"
+}
+
 # Whether PyTorch finds a GPU or another accelerator.
 has_accelerator() {
     python -c 'import sys, torch; sys.exit(not torch.accelerator.is_available())'
@@ -94,7 +100,7 @@ has_accelerator() {
 # Processes are ms-swift's: NPROC_PER_NODE, and for several machines NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT. They
 # share the batch of the settings: so many steps are accumulated fewer. Flags of swift sft come later and win.
 training_flags() {
-    local last steps system processes=$((${NPROC_PER_NODE:-1} * ${NNODES:-1}))
+    local last steps processes=$((${NPROC_PER_NODE:-1} * ${NNODES:-1}))
     last="$(last_checkpoint "$1")"
     FLAGS=()
     if [ "$processes" -gt 1 ]; then
@@ -109,10 +115,6 @@ training_flags() {
         [ "${RESUME:-0}" = 1 ] || fail "$1 holds checkpoints already; RESUME=1 goes on from the last, or set another OUTPUT"
         FLAGS+=(--resume_from_checkpoint "$last")
     fi
-    # Rows that were built with another system turn carry it; a server must know it from the checkpoint's arguments.
-    system="$(python -c 'from swift_plugins import files, mixture as m
-files.run_cli(lambda: print(m.system_turn(m.data_root(), "train") or ""))')"
-    [ -z "$system" ] || FLAGS+=(--system "$system")
     if [ -n "${DEEPSPEED:-}" ]; then
         [[ "$DEEPSPEED" =~ ^zero[23]$ ]] || [ -f "$DEEPSPEED" ] || fail "DEEPSPEED=$DEEPSPEED is not zero2, zero3 or a file"
         python -c 'import deepspeed' 2>/dev/null || fail "DEEPSPEED=$DEEPSPEED needs the package deepspeed"
@@ -121,17 +123,17 @@ files.run_cli(lambda: print(m.system_turn(m.data_root(), "train") or ""))')"
 }
 
 # Plan mixture $MIXTURE and train it into $OUTPUT/$1 with the settings of $CONFIG_DIR/$1.yaml, FLAGS and the flags that
-# follow; stops before it starts when rows would be dropped, unless ALLOW_LONG=1.
+# follow; stops before it starts when rows would be dropped, unless ALLOW_LONG=1. The training takes the place of the
+# script, so who ends the script ends it.
 run_stage() {
-    local stage="$1" long=() log=()
+    local stage="$1" more=()
     shift
-    [ "${VERBOSE:-0}" = 1 ] || log=(--log "$OUTPUT/$stage.log")
     [ -f "$CONFIG_DIR/$stage.yaml" ] || fail "CONFIG=$CONFIG holds no $stage.yaml"
     python -m swift_plugins.mixture --stage "$MIXTURE" ${SIZE:+--size "$SIZE"}
     hold_output
-    [ "${ALLOW_LONG:-0}" != 1 ] || long=(--allow-long)
-    python -m swift_plugins.run_stage --config "$CONFIG_DIR" --settings "$stage" --stage "$MIXTURE" --model "$MODEL" \
-        ${SIZE:+--size "$SIZE"} ${long[@]+"${long[@]}"} ${log[@]+"${log[@]}"} -- \
-        --output_dir "$OUTPUT/$stage" ${FLAGS[@]+"${FLAGS[@]}"} "$@"
-    echo "adapter: $(last_checkpoint "$OUTPUT/$stage")   next: bash shell/test.sh answers the test rows and scores"
+    [ "${ALLOW_LONG:-0}" != 1 ] || more+=(--allow-long)
+    [ "${VERBOSE:-0}" != 1 ] || more+=(--verbose)
+    exec python -m swift_plugins.run_stage --config "$CONFIG_DIR" --settings "$stage" --stage "$MIXTURE" \
+        --model "$MODEL" --output "$OUTPUT/$stage" ${SIZE:+--size "$SIZE"} ${more[@]+"${more[@]}"} -- \
+        ${FLAGS[@]+"${FLAGS[@]}"} "$@"
 }

@@ -6,8 +6,7 @@
 #   MODEL       the base model, where it has moved since training
 #   DATA        the AMT rows of the training; with OUTPUT's scores they stand in the model card (MERGED/README.md)
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
-CHECKPOINT="${CHECKPOINT:-$(last_checkpoint "$OUTPUT/stage2")}"
-CHECKPOINT="${CHECKPOINT:-$(last_checkpoint "$OUTPUT/stage1")}"
+choose_checkpoint
 MERGED="${MERGED:-$OUTPUT/merged}"
 
 [ -n "$CHECKPOINT" ] || fail "$OUTPUT holds no checkpoint; train first"

@@ -9,8 +9,7 @@ if [ -n "${MERGED:-}" ]; then
     [ -f "$MERGED/config.json" ] || fail "MERGED=$MERGED: holds no config.json"
     SERVED=(--model "$MERGED" --model_type emoverse)
 else
-    CHECKPOINT="${CHECKPOINT:-$(last_checkpoint "$OUTPUT/stage2")}"
-    CHECKPOINT="${CHECKPOINT:-$(last_checkpoint "$OUTPUT/stage1")}"
+    choose_checkpoint
     [ -n "$CHECKPOINT" ] || fail "$OUTPUT holds no checkpoint; train first, or set CHECKPOINT or MERGED"
     [ -f "$CHECKPOINT/adapter_config.json" ] || fail "CHECKPOINT=$CHECKPOINT: holds no adapter"
     SERVED=(--adapters "$CHECKPOINT" ${MODEL:+--model "$MODEL"})

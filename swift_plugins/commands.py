@@ -13,7 +13,7 @@ import runpy
 import sys
 from pathlib import Path
 
-from swift_plugins.files import CONFIGS
+from swift_plugins.files import CONFIGS, PLUGIN
 
 MODULES = {
     "build-amt": "data_prep.build_amt",
@@ -35,7 +35,7 @@ SCRIPTS = {
     "serve": "serve.sh",
     "demo": "demo.sh",
 }
-PATHS = {"plugin": Path(__file__).with_name("emoverse.py"), "configs": CONFIGS, "shell": CONFIGS.parent / "shell"}
+PATHS = {"plugin": PLUGIN, "configs": CONFIGS, "shell": CONFIGS.parent / "shell"}
 
 
 def main() -> int:

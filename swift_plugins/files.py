@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 ROOT = Path(__file__).resolve().parents[1]
 # In the repository `configs` is a folder of its own; an installed package carries it inside.
 CONFIGS = next(path for path in (ROOT / "swift_plugins" / "configs", ROOT / "configs") if path.is_dir())
+PLUGIN = ROOT / "swift_plugins" / "emoverse.py"  # for `--external_plugins`
 
 
 class InputError(Exception):

@@ -1,6 +1,7 @@
 """Measure the rows of a stage and train on them in one process: ms-swift takes seconds to import.
 
-    python -m swift_plugins.run_stage --config configs/demo --settings stage1 --stage stage1 --model DIR -- FLAGS
+    python -m swift_plugins.run_stage --config configs/demo --settings stage1 --stage stage1 --model DIR \\
+        --output OUT -- FLAGS
 
 shell/first_stage.sh and second_stage.sh run this; FLAGS are those of `swift sft`. Rows that are longer than max_length
 (`swift_plugins.length_plan`) end the run before it starts, with status 2. With NPROC_PER_NODE or NNODES `swift sft`
@@ -16,11 +17,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from swift_plugins import TRAINING, need
-from swift_plugins.files import InputError, run_cli
+from swift_plugins import TRAINING, mixture, need
+from swift_plugins.files import PLUGIN, InputError, run_cli
 from swift_plugins.options import option, parse
-
-PLUGIN = Path(__file__).with_name("emoverse.py")
 
 
 @dataclass(frozen=True)
@@ -31,9 +30,10 @@ class Options:
     settings: str = option(metavar="NAME", help="CONFIG/NAME.yaml has the settings")
     stage: str = option(help="a stage of the mixtures file, or a dataset")
     model: Path = option(metavar="DIR", help="folder of the base model")
+    output: Path = option(metavar="DIR", help="where checkpoints go; beside it, in DIR.log, what ms-swift tells")
     size: int | None = option(None, metavar="N", help="number of rows instead of the configured size")
     allow_long: bool = option(False, help="train although rows exceed max_length")
-    log: Path | None = option(None, metavar="FILE", help="where ms-swift tells what it does (the screen)")
+    verbose: bool = option(False, help="what ms-swift tells on the screen")
     flags: tuple[str, ...] = option((), positional=True, nargs="*", help="after --: flags of swift sft")
 
 
@@ -52,8 +52,8 @@ def plan(options: Options) -> None:
         flags=options.flags,
     )
     if asked is None:  # the plan makes ms-swift quiet
-        os.environ["LOG_LEVEL"] = "WARNING" if options.log else "INFO"  # of the processes that it may start
-        _speak(options.log)
+        os.environ["LOG_LEVEL"] = "INFO" if options.verbose else "WARNING"  # of the processes that it may start
+        _speak(None if options.verbose else options.output.with_suffix(".log"))
     if over and not options.allow_long:
         raise InputError("rows longer than max_length cannot be trained on: raise --max_length, or set ALLOW_LONG=1")
     sys.stdout.flush()
@@ -77,12 +77,18 @@ def train(options: Options) -> None:
 
     size = f"#{options.size}" if options.size else ""
     arguments = [str(options.config / f"{options.settings}.yaml"), "--model", str(options.model)]
-    arguments += ["--dataset", f"amt:{options.stage}{size}", "--external_plugins", str(PLUGIN), *options.flags]
+    arguments += ["--dataset", f"amt:{options.stage}{size}", "--output_dir", str(options.output)]
+    if turn := mixture.system_turn(
+        mixture.data_root(), "train"
+    ):  # a server must know it from the checkpoint's arguments
+        arguments += ["--system", turn]
+    arguments += ["--external_plugins", str(PLUGIN), *options.flags]
     if swift.use_torchrun():
         os.execv(sys.executable, [sys.executable, "-m", "swift.cli.main", "sft", *arguments])
     swift.parse_yaml_args(arguments)
     sys.argv[1:] = arguments
     runpy.run_module("swift.cli.sft", run_name="__main__")
+    print(f"adapter: {options.output}   next: bash shell/test.sh answers the test rows and scores")
 
 
 if __name__ == "__main__":
