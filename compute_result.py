@@ -142,18 +142,17 @@ def print_changes(blocks: dict, before: dict) -> None:
             print(f"  {name}: n was {before[name]['n']:,} and is {blocks[name]['n']:,}: not the same rows")
         for metric, (earlier, now) in metrics.items():
             figures = f"{scores.percent(metric, earlier):>8} → {scores.percent(metric, now):>6}"
-            scale = 1 if metric in ("mae", "corr") else 100
-            print(f"  {name:<12} {metric:<28}{figures}  {scale * (now - earlier):+7.2f}")
+            print(f"  {name:<12} {metric:<28}{figures}  {scores.scale(metric) * (now - earlier):+7.2f}")
     for name in sorted(before.keys() ^ blocks.keys()):
         print(f"  {name:<12} only {'before' if name in before else 'now'}")
     print()
 
 
-def print_against(args: Options, channels: dict[str, Channel], blocks: dict[str, dict]) -> None:
+def print_against(args: Options, task: str | None, channels: dict[str, Channel], blocks: dict[str, dict]) -> None:
     """Each channel beside that of another system: `block["against"]`, and its lines."""
     from swift_plugins.scoring import paired
 
-    others = read_results(args.against, args.task, args.exclude, args.rows)
+    others = read_results(args.against, task, args.exclude, args.rows)
     if not channels.keys() & others.keys():
         raise InputError(f"holds none of {', '.join(channels)}", args.against[0])
     for name in sorted(channels.keys() & others.keys()):
@@ -187,16 +186,20 @@ def folders_of(args: Options) -> AmtFolders:
     return AmtFolders([*args.rows, *([args.built] if args.built else [])])
 
 
-def score_all(args: Options) -> tuple[dict[str, Channel], dict[str, dict], dict[str, dict]]:
+def task_of_rows(args: Options) -> str | None:
+    """The channel of rows that name none: `--task`, else the only one of `--labels`, whose labels are known now."""
+    if not args.labels:
+        return args.task
+    from swift_plugins.scoring.labels import use_labels
+
+    own = use_labels(args.labels)
+    return args.task or (own[0] if len(own) == 1 else None)
+
+
+def score_all(args: Options, task: str | None) -> tuple[dict[str, Channel], dict[str, dict], dict[str, dict]]:
     """Channels, their blocks with everything that stands beside the figures, and the blocks of `--before`."""
     figures = published(args.compare) if args.compare else {}
     folders = folders_of(args)
-    task = args.task
-    if args.labels:
-        from swift_plugins.scoring.labels import use_labels
-
-        own = use_labels(args.labels)
-        task = task or (own[0] if len(own) == 1 else None)
     channels = read_results(args.files, task, args.exclude, args.rows)
     blocks = {name: scores.score_channel(channel, args.bootstrap) for name, channel in channels.items()}
     before = {}
@@ -241,13 +244,14 @@ def main() -> int:
         raise InputError("--judge and --judge-model go together")
     if args.bootstrap < 0:
         raise InputError("--bootstrap needs a number of draws")
-    channels, blocks, before = score_all(args)
+    task = task_of_rows(args)
+    channels, blocks, before = score_all(args, task)
     for name, block in blocks.items():
         print("\n".join(describe(channels[name], block)), end="\n\n")
     if before:
         print_changes(blocks, before)
     if args.against:
-        print_against(args, channels, blocks)
+        print_against(args, task, channels, blocks)
     if args.semeval_submission:
         pairs = [channel for channel in channels.values() if "semeval" in channel.task.protocols]
         if len(pairs) != 1:

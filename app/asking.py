@@ -21,8 +21,6 @@ from swift_plugins.files import InputError
 from swift_plugins.mixture import read_mixtures
 from swift_plugins.tasks import TASKS, LabelTask, split_channel
 
-TOKENS = 256  # of a generated answer
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -114,7 +112,7 @@ def ask(model: Model, channel: str, clip: Clip, seen: Look, wording: Prompts) ->
             rounded = {name: round(value, 4) for name, value in probabilities.items()}
             text = task.target(label, dataset)
             return Answer(key, channel, text, label, rounded, time.perf_counter() - start)
-    text = model.answer(asked, TOKENS)
+    text = model.answer(asked)
     label = task.lenient(text, dataset) if isinstance(task, LabelTask) else None
     return Answer(key, channel, text, label, None, time.perf_counter() - start)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from data_prep.fer.au_table import BLINK, INTENSITIES, read_faces
 from data_prep.fer.facs import active_aus, load_facs
@@ -18,7 +18,7 @@ from data_prep.fer.peaks import check_length, find_peak, peak_image, summed_aus,
 from data_prep.readers.media import SUFFIXES, probe
 from data_prep.readers.tables import transcript as cleaned
 from swift_plugins.files import InputError
-from swift_plugins.frames import PICTURES, count_frames, jpeg, sample_frames
+from swift_plugins.frames import PICTURES, count_frames, jpeg, read_picture, sample_frames
 
 LONGEST = 120  # seconds; the model sees 8 frames of a clip, whatever its length
 LONGEST_TEXT = 5_000  # characters; the longest transcript of the datasets has 1,300
@@ -108,7 +108,7 @@ def look(clip: Clip, scratch: Path, openface: Path | None = None, frames: int = 
     Action Units were asked for and there are none.
     """
     if clip.is_picture:
-        return Look(1, None, [_picture(clip.path)])
+        return Look(1, None, [read_picture(clip.path)])
     why = probe(clip.path, any_length=True)
     if why is not None:
         raise InputError(f"{why}; expected a video or a picture", clip.path)
@@ -148,13 +148,3 @@ def _seconds(path: Path) -> float:
             if last > LONGEST:
                 return math.inf
         return last
-
-
-def _picture(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except Image.DecompressionBombError:
-        raise InputError("has too many pixels to look at", path) from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"is no picture that can be read ({type(error).__name__})", path) from None

@@ -145,8 +145,10 @@ class LocalModel:
             labels = batch["labels"]
             inputs = self._template.pre_forward_hook(model, None, to_device(batch, model.device))[1]
             inputs.pop("labels", None)
-            logits = model.eval()(**inputs).logits[:, :-1].float().log_softmax(-1).cpu()
             targets = labels[:, 1:]
+            answered = (targets != -100).any(0)  # the rest, gigabytes for a large model, is not needed
+            targets = targets[:, answered]
+            logits = model.eval()(**inputs).logits[:, :-1][:, answered.to(model.device)].float().log_softmax(-1).cpu()
             chosen = logits.gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
             return chosen.masked_fill(targets == -100, 0).sum(-1).tolist()
 

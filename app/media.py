@@ -11,10 +11,9 @@ from fastapi import APIRouter, HTTPException
 from fastapi.responses import FileResponse, Response
 from PIL import Image
 
-from app.clips import PICTURES
 from data_prep.readers.media import SUFFIXES
 from swift_plugins.files import InputError
-from swift_plugins.frames import sample_frames
+from swift_plugins.frames import PICTURES, sample_frames
 
 HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, max-age=600"}
 

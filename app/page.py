@@ -38,7 +38,7 @@ def part(macro: str, *arguments: object) -> str:
 
 
 def answers(record: dict, pictures: Sequence[tuple[str, bytes]]) -> str:
-    """A record of `ask.one_clip`, for the app."""
+    """A record of `asking.look_and_ask`, for the app."""
     return f'<div class="amt">{part("answers", record, embedded(pictures), names())}</div>'
 
 

@@ -20,7 +20,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from data_prep.eri.review import SHEET, as_made, read_records, read_review, read_sheet
+from data_prep.eri.review import SHEET, as_made, check_decision, read_records, read_review, read_sheet
 from swift_plugins.files import InputError, atomic_open
 
 AGREED, BY_HAND = "agreed", "sheet"  # names that no reviewer can have
@@ -82,10 +82,7 @@ class Reviews:
         """Write a decision, "" to take it back; `InputError` for one that the builder would refuse."""
         reviewer, reason = self.check_name(reviewer), " ".join(reason.split())
         made = self.records[name]["reason"]
-        if decision == "edit" and not reason:
-            raise InputError("an edit needs the new reason")
-        if decision == "accept" and not made:
-            raise InputError("there is no reason to accept; edit it or reject it")
+        check_decision(made, decision, reason)
         if decision == "edit" and reason == " ".join(made.split()):
             decision = "accept"
         with self._lock:

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from data_prep.fer.au_table import BLINK, INTENSITIES, OpenFaceError, read_faces
 from data_prep.readers.media import SUFFIXES
-from swift_plugins.files import InputError, read_rows, read_rows_at
+from swift_plugins.files import InputError, read_rows, read_rows_at, validated
+from swift_plugins.rows import check_row
 from swift_plugins.scoring.results import media_of, printable, query_of, scored_as
 from swift_plugins.tasks import Task, task_of
 
@@ -32,6 +34,19 @@ def amt_files(folder: Path) -> list[Path]:
     if not files:
         raise InputError("holds no <channel>.<split>.jsonl of data_prep.build_amt", folder)
     return files
+
+
+class PeakRecord(BaseModel):
+    """What the page shows of a record of fer.jsonl."""
+
+    model_config = ConfigDict(strict=True)
+
+    id: str
+    image: str | None = None
+    frame: int | None = None
+    face_id: int = 0
+    phrases: list[str] = []
+    aus: list[str] = []
 
 
 class Shelf:
@@ -49,10 +64,10 @@ class Shelf:
         media_root: the folder that paths of clips are relative to. Raises `InputError` for files that are not such.
         """
         self.files: list[Path] = [*rows, *results]
-        first_result = len([*rows])
+        self._first_result = len([*rows])
         self.media_root = media_root
         self.channels: dict[str, int] = {}
-        self.has_results = first_result < len(self.files)
+        self.has_results = self._first_result < len(self.files)
         self._file, self._offset, self._line = array("l"), array("q"), array("l")
         self._channel: list[str] = []
         self._text: list[str] = []
@@ -61,10 +76,18 @@ class Shelf:
         for number, path in enumerate(self.files):
             offsets = array("q")
             for line, row in read_rows(path, offsets):
-                self._add(number, line, row, is_result=number >= first_result)
+                check_row(row, path, line)
+                self._add(number, line, row, self._is_result(number))
             self._offset.extend(offsets)
         self._videos: dict[str, dict[str, Path]] = {}
-        self.fer = {record.get("id"): (path, record) for path in fer for _, record in read_rows(path)}
+        self.fer: dict[str, tuple[Path, PeakRecord]] = {}
+        for path in fer:
+            for line, read in read_rows(path):
+                record = validated(PeakRecord, read, path, line)
+                self.fer[record.id] = path, record
+
+    def _is_result(self, file: int) -> bool:
+        return file >= self._first_result
 
     def __len__(self) -> int:
         return len(self._channel)
@@ -138,7 +161,7 @@ class Shelf:
         """What the browser shows of a row: its own words, its answer and verdict, and what is known of its clip."""
         row, channel = self.row(number), self._channel[number]
         name = row["id"] if isinstance(row.get("id"), str) else ""
-        is_result = "labels" in row or "label" in row or "messages" in row
+        is_result = self._is_result(self._file[number])
         gold = row.get("labels", row.get("label")) if is_result else row.get("response")
         wrong, why = verdict(channel, row.get("response"), gold) if is_result else (None, "")
         clip = self.clip(name) if name else {"media": self.media(row), "answers": [], "peak": None}
@@ -173,15 +196,14 @@ class Shelf:
         if name not in self.fer:
             return None
         path, record = self.fer[name]
-        image = record.get("image")
-        peak = {"image": path.parent / image if isinstance(image, str) else None, "frame": record.get("frame")}
-        peak |= {"phrases": record.get("phrases") or [], "aus": dict.fromkeys(record.get("aus") or [])}
+        peak: dict[str, Any] = {"image": path.parent / record.image if record.image else None, "frame": record.frame}
+        peak |= {"phrases": record.phrases, "aus": dict.fromkeys(record.aus)}
         for table in _tables(path.parent / "openface", media):
             try:
                 faces = read_faces(table)
             except OpenFaceError:
                 continue
-            rows = np.flatnonzero((faces.frame == record.get("frame")) & (faces.face_id == record.get("face_id", 0)))
+            rows = np.flatnonzero((faces.frame == record.frame) & (faces.face_id == record.face_id))
             if len(rows):
                 values = dict(zip(INTENSITIES, faces.intensity[rows[0]], strict=True))
                 peak["aus"] = {au: round(float(value), 2) for au, value in values.items() if au != BLINK}

@@ -207,7 +207,7 @@ def review_tab(blocks: gr.Blocks, reviews: Reviews, shelf: Shelf | None, media: 
     with gr.Row():
         name = gr.Textbox(label="Reviewer", placeholder="your name, then Enter", min_width=160, elem_id="reviewer")
         choices = [("open", "open"), ("decided", "decided"), ("disputed", "disputed"), ("all", "all")]
-        show = gr.Radio(choices, value="open", label="Show", min_width=240, elem_id="show")
+        show = gr.Radio(choices, value="open", label="Show", min_width=240)
     state = gr.Markdown(NAMELESS, elem_id="progress")
     with gr.Row():
         buttons = {

@@ -18,6 +18,16 @@ class Overlap(BaseModel):
     of: int
 
 
+class BuildOptions(BaseModel):
+    """The wording of the queries (its digest, and the system turn), and the splits that no training row may hold."""
+
+    model_config = ConfigDict(strict=True)
+
+    prompts: str | None = None
+    system: str | None = None
+    exclude_leaks: list[str] = []
+
+
 class BuildReport(BaseModel):
     """What is read of a report; a key that an earlier version did not write is empty.
 
@@ -28,6 +38,7 @@ class BuildReport(BaseModel):
     model_config = ConfigDict(strict=True)
 
     split: str = ""
+    options: BuildOptions = BuildOptions()
     media_root: str | None = None
     clips: dict | None = None
     dialogues: dict[str, list[str]] = {}

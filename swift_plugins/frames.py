@@ -30,6 +30,17 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")  # suffixes of files that 
 Source = str | os.PathLike | bytes | BinaryIO
 
 
+def read_picture(path: str | os.PathLike) -> Image.Image:
+    """A picture file as RGB; `InputError` for what is none, is broken or has too many pixels."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except Image.DecompressionBombError as error:
+        raise InputError(f"has too many pixels to look at ({error})", path) from None
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InputError(f"is no picture that can be read ({type(error).__name__})", path) from None
+
+
 def jpeg(picture: Image.Image, height: int) -> bytes:
     """A JPEG of a picture, `height` pixels high, for a page."""
     file = io.BytesIO()

@@ -28,12 +28,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from swift_plugins.build_report import read_report
 from swift_plugins.files import (
     CONFIGS,
     Config,
     InputError,
     read_config,
-    read_json,
     read_rows,
     read_rows_at,
     read_yaml,
@@ -432,10 +432,9 @@ def data_root(option: str | None = None) -> Path:
 def system_turn(data: Path, split: str) -> str | None:
     """The system turn that the rows of a split were built with, where it is not the project's own (`--prompts`)."""
     path = data / f"report.{split}.json"
-    report = read_json(path) if path.is_file() else {}
-    turn = report.get("options", {}).get("system") if isinstance(report, dict) else None
+    turn = read_report(path).options.system if path.is_file() else None
     own: Any = read_yaml(CONFIGS / "prompts.yaml")
-    return turn if isinstance(turn, str) and turn != own["system"] else None
+    return turn if turn != own["system"] else None
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 import jinja2
 
+from swift_plugins.build_report import BuildReport, read_report
 from swift_plugins.files import InputError, atomic_open, read_json, run_cli
 from swift_plugins.options import option, parse
 from swift_plugins.scoring.scores import flatten, percent
@@ -82,18 +83,18 @@ def rows(data: Path) -> list[dict[str, Any]]:
     return found
 
 
-def leaks(report: dict) -> list[str]:
+def leaks(report: BuildReport) -> list[str]:
     """What the report knows of held-out conversations among the training rows."""
-    if not report.get("overlap"):
+    if not report.overlap:
         return ["Whether they hold conversations of a held-out split was not looked into."]
     said = []
-    if left_out := (report.get("options") or {}).get("exclude_leaks"):
+    if left_out := report.options.exclude_leaks:
         said.append(f"Conversations that stand in {', '.join(left_out)} were left out of the training rows.")
     held = [
-        f"{dataset}: {counts['utterances']:,} of the {counts['of']:,} utterances of {split}"
-        for dataset, splits in report["overlap"].items()
+        f"{dataset}: {counts.utterances:,} of the {counts.of:,} utterances of {split}"
+        for dataset, splits in report.overlap.items()
         for split, counts in splits.items()
-        if counts["utterances"]
+        if counts.utterances
     ]
     said += [f"The training rows still hold held-out utterances: {'; '.join(held)}."] if held else []
     return said or ["No held-out conversation was found among the training rows."]
@@ -127,14 +128,14 @@ def card(merged: Path, checkpoint: Path, data: Path | None, scores: tuple[Path, 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True
     )
-    report = data / "report.train.json" if data else None
-    known = report is not None and report.is_file()
+    path = data / "report.train.json" if data else None
+    report = read_report(path) if path and path.is_file() else None
     return environment.get_template("model_card.md.j2").render(
         name=merged.name,
         stages=training(checkpoint),
         rows=rows(data) if data else [],
-        leaks=leaks(_mapping(report)) if report is not None and known else [],
-        prompts=(_mapping(report).get("options") or {}).get("prompts") if report is not None and known else None,
+        leaks=leaks(report) if report else [],
+        prompts=report.options.prompts if report else None,
         scores=[line for path in scores for line in figures(path)],
     )
 

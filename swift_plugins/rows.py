@@ -19,8 +19,8 @@ TYPES: dict[str, type] = {
     "images": list,
     "videos": list,
     "messages": list,
+    "facts": dict,
 }
-TYPES |= {"facts": dict}
 FACTS: dict[str, type] = {"dialogue": str, "emotion": str, "transcript": str, "index": int, "previous": int}
 NAMES = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
 

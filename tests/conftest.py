@@ -7,6 +7,8 @@ import io
 import os
 import re
 import runpy
+import shutil
+import socket
 import subprocess
 import sys
 import warnings
@@ -17,6 +19,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("EMOVERSE_SHARED", ROOT.parent / "shared")) / "data"
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
 
 
 # Imports of seconds at the head of a test file: `make check` leaves such files out before they are imported.

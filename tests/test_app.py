@@ -24,10 +24,9 @@ from app.engine import Question, ServedModel
 from data_prep.eri.review import read_eri, read_review
 from swift_plugins.files import write_rows
 from swift_plugins.frames import sample_frames
+from tests.conftest import CHROMIUM, ROOT, free_port
 from tests.model_server import ModelServer
 
-ROOT = Path(__file__).resolve().parents[1]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ABSENT = [name for name in ("gradio", "playwright") if find_spec(name) is None]
 ABSENT += [] if CHROMIUM else ["chromium"]
 needs_gradio = pytest.mark.skipif("gradio" in ABSENT, reason="gradio is not installed: the app is not tested")
@@ -102,9 +101,7 @@ class App:
 
     def __init__(self, folder: Path, *arguments: object):
         self.temporary = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         environment = os.environ | {"TMPDIR": str(folder), "OMP_NUM_THREADS": "1", "OUTPUT_ROOT": str(folder / "none")}
         command = [sys.executable, "-m", "app", "--port", self.port, *arguments]
         self.process = subprocess.Popen(
@@ -485,11 +482,7 @@ def test_a_port_in_use_is_told_before_anything_is_loaded(project):
 @browser_only
 @pytest.mark.swift
 def test_swift_app_chats_with_our_model_type_and_ends_with_its_server(chromium, data, tmp_path):
-    ports = []
-    for _ in range(2):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            ports.append(free.getsockname()[1])
+    ports = [free_port() for _ in range(2)]
     command = [sys.executable, "-m", "swift.cli.app", "--model", ROOT / "configs" / "demo" / "checkpoint"]
     command += ["--model_type", "emoverse", "--external_plugins", ROOT / "swift_plugins" / "emoverse.py"]
     command += ["--infer_backend", "transformers", "--host", "127.0.0.1", "--port", ports[0], "--lang", "en"]

@@ -311,6 +311,11 @@ def test_rows_from_elsewhere_are_scored_by_a_file_of_labels(project, tmp_path):
     assert done.returncode == 0, done.stderr
     block = json.loads((tmp_path / "s.json").read_text())["mine.mer"]
     assert (block["n"], block["unparsed"], block["unparsed_lenient"], block["lenient"]["accuracy"]) == (4, 3, 1, 0.75)
+    paired = tmp_path / "paired.jsonl"
+    paired.write_text("".join(json.dumps(row | {"id": f"mine/test/{i}"}) + "\n" for i, row in enumerate(rows)))
+    command = (paired, "--labels", labels, "--against", paired)
+    done = project(ROOT / "compute_result.py", *command)  # both name no channel of theirs
+    assert done.returncode == 0 and "mine.mer: n 4, paired bootstrap" in done.stdout, done.stderr
     several = "mine.mer: [Glad, 难过]\nmine.msa: [Good, Bad]\n"
     assert "mine.mer: n 4" in score(several, "--task", "mine.mer").stdout
     for text, message in (

@@ -197,7 +197,8 @@ LOOK = """
 import json, sys, time
 from pathlib import Path
 from data_prep.doctor.clips import inspect, thumbnails
-from data_prep.eri.clips import UNDECODABLE, pictures
+from data_prep.eri.clips import pictures
+from swift_plugins.files import InputError
 from data_prep.readers.media import probe
 from swift_plugins.frames import sample_frames
 
@@ -213,7 +214,7 @@ for path in map(Path, sys.argv[1:]):
         started = time.monotonic()
         try:
             reason = look(path)
-        except UNDECODABLE as error:
+        except InputError as error:
             reason = str(error)
         print(json.dumps([path.name, name, time.monotonic() - started, reason]))
 # Not getrusage: its maximum begins with that of the process that started this one.

@@ -12,12 +12,13 @@ import sys
 from pathlib import Path
 
 import aiohttp
+import numpy as np
 import pytest
+from PIL import Image
 
-from swift_plugins.scoring.report import fonts_for
+from swift_plugins.scoring.report import fonts_for, thumbnail
+from tests.conftest import CHROMIUM, ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SENTENCES = (
     "Oh my God, you did what?",
     "I told you that I would be late & you <b>never</b> listen!",
@@ -234,3 +235,13 @@ def test_pictures_take_a_font_that_has_the_labels_letters(capsys):
     assert not any("Last Resort" in name for name in fonts_for("开\U00010600")), "its glyphs are boxes"
     said = capsys.readouterr().err  # of a sign of Linear A
     assert said.startswith("no installed font has ") and "\U00010600" in said and said.count("\n") == 1
+
+
+def test_a_broken_picture_has_no_thumbnail(tmp_path):
+    """Its header is whole; what follows is not, which Pillow says by a SyntaxError."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8))
+    noise.save(tmp_path / "whole.png")
+    data = bytearray((tmp_path / "whole.png").read_bytes())
+    data[data.index(b"IDAT", data.index(b"IDAT") + 4)] = 0
+    (tmp_path / "broken.png").write_bytes(data)
+    assert thumbnail(str(tmp_path / "whole.png")) and thumbnail(str(tmp_path / "broken.png")) == ""

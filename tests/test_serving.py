@@ -19,9 +19,9 @@ from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTo
 
 import swift_plugins.emoverse  # noqa: F401
 from swift_plugins.frames import sample_frames
-from tests.conftest import in_process
+from tests.conftest import free_port, in_process
 from tests.test_adapters import swift
-from tests.test_training import FLAGS, ROOT, free_port, run, start
+from tests.test_training import FLAGS, ROOT, run, start
 from tests.tiny_amt import tiny_amt
 
 SYSTEM = "You are an sentiment and emotion analysis expert."

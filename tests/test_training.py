@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from swift_plugins.files import hold
 from swift_plugins.mixture import draw, read_mixtures
+from tests.conftest import free_port
 from tests.tiny_amt import tiny_amt
 from tests.tiny_internvl2 import tiny_checkpoint
 from tests.warm_swift import Run, swift
@@ -203,14 +204,6 @@ def test_two_processes_train_one_model(world, tmp_path):
 def test_a_batch_that_processes_cannot_share_is_said(world, tmp_path):
     log = run("first_stage.sh", world, tmp_path / "out", status=2, NPROC_PER_NODE="2", MIXTURE="none")
     assert "do not share gradient_accumulation_steps 1 evenly: the batch is 2 times as large" in log
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
 
 
 @pytest.mark.parametrize("script", ["export.sh", "serve.sh"])

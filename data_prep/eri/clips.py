@@ -13,10 +13,8 @@ from PIL import Image
 from data_prep.eri.config import EriConfig
 from data_prep.records import Records
 from swift_plugins.files import InputError, read_rows
-from swift_plugins.frames import PICTURES, count_frames, read_frames, segment_centre_indices
+from swift_plugins.frames import PICTURES, count_frames, read_frames, read_picture, segment_centre_indices
 from swift_plugins.tasks import TASKS, split_channel
-
-UNDECODABLE = (InputError, OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +98,10 @@ def _text(row: dict, key: str, file: Path, number: int) -> str:
 def pictures(path: Path, frames: int, longest_side: int, jpeg_quality: int) -> list[str]:
     """JPEG data URLs: one of a picture file, at most `frames` of a clip, from the centres of equal parts.
 
-    Raises one of `UNDECODABLE` when nothing can be decoded.
+    Raises `InputError` when nothing can be decoded.
     """
     if path.suffix.lower() in PICTURES:
-        images = [Image.open(path)]
+        images = [read_picture(path)]
     else:
         indices = segment_centre_indices(count_frames(path), frames)
         images = read_frames(path, list(dict.fromkeys(indices)))
@@ -111,6 +109,6 @@ def pictures(path: Path, frames: int, longest_side: int, jpeg_quality: int) -> l
     for image in images:
         image.thumbnail((longest_side, longest_side), Image.Resampling.BICUBIC)
         buffer = io.BytesIO()
-        image.convert("RGB").save(buffer, "JPEG", quality=jpeg_quality)
+        image.save(buffer, "JPEG", quality=jpeg_quality)
         urls.append("data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii"))
     return urls

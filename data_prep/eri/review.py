@@ -97,6 +97,14 @@ def _read_csv(path: Path) -> Iterable[tuple[int, dict]]:
         raise InputError(f"is not CSV: {error}", path, reader.line_num) from None
 
 
+def check_decision(made: str, decision: str, reason: str) -> None:
+    """`InputError` for an edit without the new reason, and for an accept where the models made none."""
+    if decision == "edit" and not reason.strip():
+        raise InputError("an edit needs the new reason")
+    if decision == "accept" and not made:
+        raise InputError("there is no reason to accept; edit it or reject it")
+
+
 def apply_review(records: Iterable[dict], review: str | Path) -> list[dict]:
     """ERI records with a review file applied, in the same order; those still kept aside have the key `rejected`.
 
@@ -113,8 +121,10 @@ def apply_review(records: Iterable[dict], review: str | Path) -> list[dict]:
             raise InputError(f"no record has the id {name}", review, number)
         if decision in ("", "accept") and reason and reason != " ".join(record["reason"].split()):
             raise InputError(f"{name}: the reason was changed; write edit as its decision", review, number)
-        if decision == "accept" and not record["reason"]:
-            raise InputError(f"{name}: there is no reason to accept; edit it or reject it", review, number)
+        try:
+            check_decision(record["reason"], decision, reason)
+        except InputError as error:
+            raise InputError(f"{name}: {error.reason}", review, number) from None
         if not decision:
             continue
         record["review"] = decision

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_prep.eri import quality
-from data_prep.eri.clips import UNDECODABLE, ClipFacts, pictures, read_clips
+from data_prep.eri.clips import ClipFacts, pictures, read_clips
 from data_prep.eri.config import CONFIG, PASSES, EriConfig, Pass, load
 from data_prep.eri.review import apply_review, read_records, read_review, write_sheet
 from swift_plugins.chat_client import Answer, AnswerJournal, Question, Server, api_key, ask, check, fingerprint
@@ -151,8 +151,8 @@ class EriRun:
         def with_pictures() -> list[dict] | None:
             try:
                 urls = pictures(clip.picture, **shown)
-            except UNDECODABLE as error:
-                self.no_picture[clip.id] = f"{clip.media}: {getattr(error, 'reason', type(error).__name__)}"
+            except InputError as error:
+                self.no_picture[clip.id] = f"{clip.media}: {error.reason}"
                 return None
             content: list[dict] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
             return _chat(texts["system"], [*content, {"type": "text", "text": texts["user"]}])

@@ -226,11 +226,12 @@ def read_done(out: Path) -> dict[str, dict]:
             return math.inf if (out / entry["record"]["image"]).is_file() else -math.inf
         return entry.get("time", 0)
 
-    journal = Journal(out / ".fer" / "done", shared=True)
-    for path, number, line in journal.records():
+    entries = []
+    for path, number, line in Journal(out / ".fer" / "done", shared=True).records():
         validated(Done, line, path, number)
-    entries = journal.by_key("id", rank)
-    return {clip_id: entry for clip_id, entry in entries.items() if rank(entry) >= 0}
+        entries.append((rank(line), line))
+    entries.sort(key=lambda ranked: ranked[0])  # the last of the highest rank stays
+    return {line["id"]: line for ranked, line in entries if ranked >= 0}
 
 
 def _is_done(entry: dict | None, clip: FerClip) -> bool:

@@ -18,19 +18,19 @@ from scipy.stats import binomtest
 from swift_plugins import metrics
 from swift_plugins.files import InputError
 from swift_plugins.scoring.results import Channel
-from swift_plugins.scoring.scores import READINGS, finish, flatten, units_of
+from swift_plugins.scoring.scores import finish, flatten, scale, units_of
 from swift_plugins.tasks import LabelTask
 
 OURS, THEIRS = "ours", "theirs"
 
 
-def compare(ours: Channel, theirs: Channel, draws: int, seed: int = 0, reading: str = READINGS[0]) -> dict[str, Any]:
+def compare(ours: Channel, theirs: Channel, draws: int, seed: int = 0) -> dict[str, Any]:
     """Both systems' figures, their difference, its 95 % interval and p-value per figure, and McNemar's test.
 
     Raises `InputError` where the rows are not the same, or cannot be told to be.
     """
     order = _partners(ours, theirs)
-    columns = {OURS: getattr(ours, reading), THEIRS: [getattr(theirs, reading)[row] for row in order]}
+    columns = {OURS: ours.strict, THEIRS: [theirs.strict[row] for row in order]}
 
     def counts(rows: list[int]) -> Counter:
         """The counts of both systems on some rows, told apart by their keys."""
@@ -51,13 +51,14 @@ def compare(ours: Channel, theirs: Channel, draws: int, seed: int = 0, reading: 
         mine, other = figures(both).values()
         return {name: mine[name] - other[name] for name in mine if "per_class" not in name and mine[name] is not None}
 
-    units = [counts(rows) for rows in units_of(ours)[0]]
+    together, kind = units_of(ours)
+    units = [counts(rows) for rows in together]
     whole: Counter = Counter()
     for unit in units:
         whole.update(unit)
     shown, observed = figures(whole), difference(whole)
     samples = metrics.resample(units, difference, draws, seed)
-    result: dict[str, Any] = {"n": len(ours.golds), "draws": draws, "seed": seed, "units": units_of(ours)[1]}
+    result: dict[str, Any] = {"n": len(ours.golds), "draws": draws, "seed": seed, "units": kind}
     result["figures"] = {
         name: {
             OURS: shown[OURS][name],
@@ -108,9 +109,8 @@ def lines(name: str, found: dict[str, Any]) -> list[str]:
     said = [f"{name}: n {found['n']:,}, paired bootstrap of {found['draws']:,} draws by {found['units']}"]
     said.append(f"  {'':<28}{'ours':>8}{'theirs':>8}{'change':>8}  95 %                p")
     for metric, figure in found["figures"].items():
-        scale = 1 if metric in ("mae", "corr") else 100
         mine, other, change, *ends = (
-            scale * value for value in (figure[OURS], figure[THEIRS], figure["difference"], *figure["interval"])
+            scale(metric) * value for value in (figure[OURS], figure[THEIRS], figure["difference"], *figure["interval"])
         )
         interval = f"{ends[0]:+.2f} – {ends[1]:+.2f}"
         said.append(f"  {metric:<28}{mine:8.2f}{other:8.2f}{change:+8.2f}  {interval:<18}  {figure['p']:.3f}")

@@ -23,13 +23,12 @@ import jinja2
 import matplotlib
 from matplotlib import font_manager, ft2font
 from matplotlib.figure import Figure
-from PIL import Image
 
 from swift_plugins import metrics
 from swift_plugins.files import InputError, atomic_open
-from swift_plugins.frames import PICTURES, count_frames, jpeg, read_frames
+from swift_plugins.frames import PICTURES, jpeg, read_picture, sample_frames
 from swift_plugins.scoring.results import Channel, media_of, printable, query_of, reread
-from swift_plugins.scoring.scores import columns, flatten, percent
+from swift_plugins.scoring.scores import columns, flatten, percent, scale
 from swift_plugins.tasks import LabelTask
 
 WORST = 20
@@ -254,12 +253,8 @@ def thumbnail(media: str, height: int = 112) -> str:
     if len(media) > 4096 or not path.is_file():
         return ""
     try:
-        if path.suffix.lower() in PICTURES:
-            with Image.open(path) as image:
-                picture = image.convert("RGB")
-        else:
-            picture = read_frames(path, [count_frames(path) // 2])[0]
-    except (InputError, OSError, ValueError, Image.DecompressionBombError):
+        picture = read_picture(path) if path.suffix.lower() in PICTURES else sample_frames(path, 1)[0]
+    except InputError:
         return ""
     return base64.b64encode(jpeg(picture, height)).decode()
 
@@ -326,7 +321,7 @@ def change_columns(block: dict) -> dict[str, dict[str, str]]:
         return {}
     earlier, now = flatten(block["before"]["strict"]), flatten(block["strict"])
     both = [metric for metric in now if metric in earlier]
-    points = {metric: (now[metric] - earlier[metric]) * (1 if metric in ("mae", "corr") else 100) for metric in both}
+    points = {metric: (now[metric] - earlier[metric]) * scale(metric) for metric in both}
     return {
         "before": {metric: percent(metric, earlier[metric]) for metric in both},
         "change": {metric: f"{points[metric]:+.2f}" for metric in both},

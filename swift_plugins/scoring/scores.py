@@ -127,11 +127,16 @@ def flatten(figures: dict, prefix: str = "") -> dict[str, Any]:
     return result
 
 
+def scale(metric: str) -> int:
+    """What figures are shown times: 100 makes a fraction per cent; MAE and correlation are no fractions."""
+    return 1 if metric in ("mae", "corr") else 100
+
+
 def percent(metric: str, value: float | None) -> str:
     """A fraction in per cent; MAE and correlation are no fractions and stay as they are."""
     if value is None:
         return ""
-    return f"{value:.4f}" if metric in ("mae", "corr") else f"{100 * value:.2f}"
+    return f"{value:.4f}" if scale(metric) == 1 else f"{100 * value:.2f}"
 
 
 def columns(block: dict) -> dict[str, dict[str, str]]:
