@@ -12,6 +12,7 @@ Media paths of the rows are relative to `AMT_MEDIA`; without it, to the media ro
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -93,6 +94,16 @@ def swift_row(row: dict, root: Path, facts: Iterable[str]) -> dict:
     kept = {key: row[key] for key in ("id", "channel", "query", "response", "system") if key in row}
     stated = {name: (row.get("facts") or {}).get(name) for name in facts}
     return kept | media | ({"facts": stated} if stated else {})
+
+
+def parts(row: dict) -> list[tuple[str, str]]:
+    """A query as a client sends it: ("text", words), ("image", path) and ("video", path), as ms-swift orders them."""
+    text = row["query"]
+    media = {f"<{kind}>": [(kind, path) for path in row.get(f"{kind}s") or ()] for kind in ("image", "video")}
+    for tag, files in media.items():  # without a tag they stand before the words
+        text = tag * (len(files) - text.count(tag)) + text
+    pieces = filter(None, re.split("(<image>|<video>)", text))
+    return [media[piece].pop(0) if media.get(piece) else ("text", piece) for piece in pieces]
 
 
 def fact_types(rows: Iterable[dict]) -> dict[str, str]:

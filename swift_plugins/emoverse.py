@@ -28,3 +28,7 @@ from swift_plugins.internvl2 import register as internvl2  # noqa: E402
 if not runs.registered():  # ms-swift imports this file by its path, our programs and tests as a module
     for module in (internvl2, template, backbones, dataset, rewards, chat_page, runs):
         module.register()
+    if "evalscope" in sys.modules:  # `swift eval` has imported it
+        from swift_plugins import eval_backend
+
+        eval_backend.register()

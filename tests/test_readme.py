@@ -98,6 +98,8 @@ RUN_BY = {
     "python -m app --eri": "test_app.py::test_five_reasons_are_reviewed_by_keyboard_and_the_page_goes_on",
     "python -m data_prep.build_amt … --review": "test_eri_review.py::test_the_builder_takes_a_review",
     "python -m swift.cli.app": "test_app.py::test_swift_app_chats_with_our_model_type_and_ends_with_its_server",
+    "AMT_DATA=amt swift eval": "test_swift_eval.py::test_answers_and_figures_are_those_of_infer, where evalscope is",
+    "python compute_result.py eval_output": "test_swift_eval.py::test_answers_and_figures_are_those_of_infer",
     "mkdir -p ~/openface": "test_openface.py::test_docker_wrapper",
     "for name in FeatureExtraction": "test_openface.py::test_docker_wrapper",
     "python -m data_prep.fer … --openface": "test_openface.py::test_docker_wrapper",
