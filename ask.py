@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from app.options import ModelOptions
 from swift_plugins.files import InputError, run_cli, write_json
 from swift_plugins.options import option, parse
 
@@ -27,7 +26,7 @@ BAR = 24  # characters of a probability of 1
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(ModelOptions):
     """What a user may choose."""
 
     clips: tuple[Path, ...] = option(positional=True, metavar="CLIP", help="videos or pictures, or folders of them")
@@ -36,12 +35,6 @@ class Options:
         None, metavar="FILE", help="the same from a file; without both, FILE.txt beside each clip where there is one"
     )
     task: tuple[str, ...] = option(("all",), metavar="TASK", help="all, or some of msa, mer, fer, eri (all)")
-    dataset: str | None = option(None, metavar="NAME", help="in whose labels and words (as the stages were trained)")
-    prompts: Path | None = option(None, metavar="FILE", help="your own wording, as build_amt takes it")
-    checkpoint: Path | None = option(None, metavar="DIR", help="an adapter, or the folder of a whole model")
-    model: Path | None = option(None, metavar="DIR", help="the adapter's base model, where it has moved")
-    server: str | None = option(None, metavar="URL", help="ask a server (OpenAI protocol) instead; OPENAI_API_KEY")
-    openface: Path | None = option(None, metavar="DIR", help="the OpenFace programs: peak frame and Action Units")
     csv: Path | None = option(
         None, metavar="FILE", help="the clip's Action Units, or a folder with <clip>.csv for each"
     )
@@ -101,7 +94,7 @@ def main() -> int:
         raise InputError(f"is one clip's table, and there are {len(clips)} clips: give the folder", options.csv)
     wanted = channels(options.task, options.dataset)
     wording = prompts.load(options.prompts)
-    from app.engine import chosen_checkpoint
+    from app.engine import Opener, chosen_checkpoint
 
     model = Opener(chosen_checkpoint(options.checkpoint), options.model, options.server)
     with tempfile.TemporaryDirectory() as scratch:
@@ -126,32 +119,6 @@ def main() -> int:
             write_page(options.html / "index.html", model.name, records, pages)
             print(f"written: {options.html / 'index.html'}", file=sys.stderr)
     return 2 if any("error" in record for record in records) else 0
-
-
-class Opener:
-    """Opens the model when the first clip that can be shown needs it, and says so: it is what takes long."""
-
-    def __init__(self, *where: Any):
-        self.where, self.model, self.seconds = where, None, 0.0
-
-    @property
-    def name(self) -> str:
-        """What is asked; "" where nothing was."""
-        return self.model.name if self.model else ""
-
-    def __call__(self) -> Any:
-        """The model."""
-        if self.model is None:
-            from app.engine import DEMO, open_model
-
-            start = time.perf_counter()
-            print("loading the model …", file=sys.stderr, flush=True)
-            self.model = open_model(*self.where)
-            self.seconds = time.perf_counter() - start
-            print(f"{self.model.name}, loaded in {self.seconds:.1f} s", file=sys.stderr, flush=True)
-            if Path(self.model.name) == DEMO:
-                print("the demo's base model knows drawn faces only, and fer and eri hardly", file=sys.stderr)
-        return self.model
 
 
 if __name__ == "__main__":

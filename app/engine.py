@@ -12,11 +12,13 @@ import contextlib
 import math
 import mimetypes
 import os
+import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from swift_plugins import TRAINING, need
 from swift_plugins.files import CONFIGS, PLUGIN, ROOT, InputError, read_json
@@ -85,6 +87,30 @@ def open_model(checkpoint: Path | None = None, base: Path | None = None, server:
     if server:
         return ServedModel(server)
     return LocalModel(checkpoint or DEMO, base)
+
+
+class Opener:
+    """Opens the model when the first clip that can be shown needs it, and says so: it is what takes long."""
+
+    def __init__(self, *where: Any):
+        self.where, self.model, self.seconds = where, None, 0.0
+
+    @property
+    def name(self) -> str:
+        """What is asked; "" where nothing was."""
+        return self.model.name if self.model else ""
+
+    def __call__(self) -> Any:
+        """The model."""
+        if self.model is None:
+            start = time.perf_counter()
+            print("loading the model …", file=sys.stderr, flush=True)
+            self.model = open_model(*self.where)
+            self.seconds = time.perf_counter() - start
+            print(f"{self.model.name}, loaded in {self.seconds:.1f} s", file=sys.stderr, flush=True)
+            if Path(self.model.name) == DEMO:
+                print("the demo's base model knows drawn faces only, and fer and eri hardly", file=sys.stderr)
+        return self.model
 
 
 class LocalModel:

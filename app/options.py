@@ -1,4 +1,4 @@
-"""The options of `python -m app`."""
+"""The options of `python -m app`, and those that it shares with ask.py."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 from swift_plugins.options import option
 
 
-@dataclass(frozen=True)
-class Options:
-    """What a user may choose."""
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which model is asked, and in whose words."""
 
     checkpoint: Path | None = option(None, metavar="DIR", help="an adapter, or the folder of a whole model")
     model: Path | None = option(None, metavar="DIR", help="the adapter's base model, where it has moved")
@@ -18,6 +18,12 @@ class Options:
     dataset: str | None = option(None, metavar="NAME", help="in whose labels and words (as the stages were trained)")
     prompts: Path | None = option(None, metavar="FILE", help="your own wording, as build_amt takes it")
     openface: Path | None = option(None, metavar="DIR", help="the OpenFace programs: peak frame and Action Units")
+
+
+@dataclass(frozen=True)
+class Options(ModelOptions):
+    """What a user may choose."""
+
     data: Path | None = option(None, metavar="DIR", help="browse the AMT rows of this folder")
     result: tuple[Path, ...] = option((), metavar="FILE", help="browse results of swift infer")
     media_root: Path | None = option(None, metavar="DIR", help="folder of the rows' clips (AMT_MEDIA, else --data)")

@@ -6,8 +6,6 @@ import gc
 import logging
 import signal
 import socket
-import sys
-import time
 from pathlib import Path
 
 import gradio as gr
@@ -16,7 +14,7 @@ from fastapi import FastAPI
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from app import ui
-from app.engine import Model, open_model
+from app.engine import Opener
 from app.examples import make_examples
 from app.media import Media
 from app.options import Options
@@ -26,21 +24,12 @@ from app.uploads import Uploads
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
-def model_of(options: Options, checkpoint: Path | None) -> Model:
-    """The model to ask."""
-    start = time.perf_counter()
-    print("loading the model …", file=sys.stderr, flush=True)
-    model = open_model(checkpoint, options.model, options.server)
-    print(f"{model.name}, loaded in {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
-    return model
-
-
 def make_app(options: Options, sources: Sources, scratch: Path) -> FastAPI:
     """The ASGI app; `scratch` is where uploads and examples lie. Raises `InputError` for a model that cannot be had."""
     media = Media()
     examples = make_examples(scratch)
     uploads = Uploads(scratch, keep=(path for clip, _, table in examples for path in (clip, table)))
-    model = model_of(options, sources.checkpoint)
+    model = Opener(sources.checkpoint, options.model, options.server)()
     asking = ui.Asking(model, sources.channels, sources.wording, examples, options.openface, uploads)
     blocks = ui.build(asking, sources.shelf, sources.reviews, media)
     no_docs = {"docs_url": None, "redoc_url": None, "openapi_url": None}
