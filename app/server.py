@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import signal
@@ -12,6 +13,8 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import ui
 from app.engine import Opener
@@ -19,7 +22,7 @@ from app.examples import make_examples
 from app.media import Media
 from app.options import Options
 from app.sources import Sources
-from app.uploads import Uploads
+from app.uploads import Uploads, remove_stalled
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -36,6 +39,7 @@ def make_app(options: Options, sources: Sources, scratch: Path) -> FastAPI:
     app = FastAPI(**no_docs)
     if options.host in LOCAL:  # a page of the internet cannot read this one by giving 127.0.0.1 a name of its own
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL])
+    app.add_middleware(LeftHalfway)
     app.include_router(media.router)
     fonts = ("system-ui", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif")
     theme = gr.themes.Default(primary_hue="blue", font=fonts, font_mono=("monospace",))
@@ -59,8 +63,31 @@ def make_app(options: Options, sources: Sources, scratch: Path) -> FastAPI:
     )
 
 
+class LeftHalfway:
+    """Who leaves in the middle of an upload is no error: the traceback would stand on the terminal."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What ASGI calls."""
+        with contextlib.suppress(ClientDisconnect):
+            await self.app(scope, receive, send)
+
+
 class Server(uvicorn.Server):
-    """Ends what open pages hold open: each would take the seconds of a timeout, and a traceback on the terminal."""
+    """Ends what open pages hold open: each would take the seconds of a timeout, and a traceback on the terminal. While
+    it runs it removes what is left in `scratch` of uploads that broke off."""
+
+    def __init__(self, config: uvicorn.Config, scratch: Path):
+        super().__init__(config)
+        self.scratch = scratch
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        if counter % 10 == 0:
+            remove_stalled(self.scratch)
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Tell gradio before the connections are waited for; what is cut off then is no error."""
@@ -75,7 +102,7 @@ def serve(options: Options, sources: Sources, bound: socket.socket, scratch: Pat
     """Serve on the bound socket until a signal."""
     app = make_app(options, sources, scratch)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
-    server = Server(config)
+    server = Server(config, scratch)
     signal.signal(signal.SIGHUP, server.handle_exit)
     host, port = bound.getsockname()[:2]
     gc.freeze()  # what is loaded stays; looking through it once more at the end takes seconds

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
+
+STALLED = 600  # seconds without a byte, after which an upload does not go on
 
 
 class Uploads:
@@ -37,3 +41,12 @@ def held(path: str, folder: Path) -> Path:
     except OSError:  # another disk, or one without links
         shutil.copyfile(path, mine)
     return mine
+
+
+def remove_stalled(folder: Path) -> None:
+    """Remove what broken uploads left: gradio writes into `folder` itself, and moves what is complete into a folder of
+    its own."""
+    with contextlib.suppress(FileNotFoundError):  # one has just been completed; the rest comes next time
+        for path in folder.iterdir():
+            if path.is_file() and time.time() - path.stat().st_mtime > STALLED:
+                path.unlink()

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from app.engine import Question, ServedModel
+from app.uploads import STALLED
 from data_prep.eri.review import read_eri, read_review
 from swift_plugins.files import write_rows
 from swift_plugins.frames import sample_frames
@@ -436,14 +437,35 @@ def test_only_named_clips_are_served_and_only_to_this_machine(app):
         assert app.status(path) in (404, 422), path
 
 
+def break_off(running: App, waiting: float = 60) -> None:
+    """Send half of an upload and leave; what came of it is removed when it is old, and not before."""
+    head = "POST /gradio_api/upload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 900000\r\n"
+    head += "Content-Type: multipart/form-data; boundary=xx\r\n\r\n"
+    part = '--xx\r\nContent-Disposition: form-data; name="files"; filename="half.mp4"\r\n\r\n'
+    deadline = time.monotonic() + waiting
+    with socket.create_connection(("127.0.0.1", running.port)) as connection:
+        connection.sendall((head + part).encode() + bytes(300_000))
+        while not (half := [path for path in running.temporary.glob("emoverse-app-*/*") if path.is_file()]):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    time.sleep(2)  # two rounds
+    assert half[0].is_file()
+    os.utime(half[0], (time.time() - STALLED - 1,) * 2)
+    while half[0].exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not half[0].exists() and running.status("/") == 200
+
+
 @needs_gradio
 @pytest.mark.swift
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["kill", "closed-terminal"])
 def test_nothing_is_left_behind(number, tmp_path):
-    """Nor is more said of it than nothing, although a page is open, as its heartbeat shows."""
+    """Nor is more said of it than nothing, although a page is open, as its heartbeat shows, and an upload broke off."""
     with ModelServer() as model:
         running = App(tmp_path, "--server", model.url)
         assert running.status("/") == 200 and list(tmp_path.glob("emoverse-app-*"))
+        if number == signal.SIGTERM:
+            break_off(running)
         with urllib.request.urlopen(f"{running.url}/gradio_api/heartbeat/somebody") as heartbeat:
             assert b"ALIVE" in heartbeat.readline()
             assert running.end(number) == ""
