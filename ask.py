@@ -6,8 +6,9 @@
     python ask.py clip.mp4 --server http://127.0.0.1:8000/v1                # a model that shell/serve.sh serves
 
 Without --checkpoint the adapter is asked that was trained last (output/*/stage2, else stage1), else the demo's small
-model, which knows drawn faces only. Sentiment and emotion are answered by the likelihood of each label, so every label
-has a probability among them; a server tells none, and its answer is read as it is written.
+model, which knows drawn faces only. It is asked in the words that it was trained on and, where those were of your own
+data alone, for their tasks; --dataset and --task say otherwise. Sentiment and emotion are answered by the likelihood of
+each label, so every label has a probability among them; a server tells none, and its answer is read as it is written.
 """
 
 from __future__ import annotations
@@ -84,19 +85,18 @@ def lines(record: dict) -> Iterator[str]:
 def main() -> int:
     """Ask about every clip; 2 when one of them could not be asked about."""
     options = parse(Options, __doc__, prog="python ask.py")
-    from app.asking import channels, look_and_ask
+    from app.asking import checkpoint_and_channels, look_and_ask
     from app.clips import Clip, find_clips
+    from app.engine import Opener
     from data_prep import prompts
 
     clips = list(find_clips(options.clips))
     said = texts(options, clips)
     if options.csv is not None and options.csv.is_file() and len(clips) > 1:
         raise InputError(f"is one clip's table, and there are {len(clips)} clips: give the folder", options.csv)
-    wanted = channels(options.task, options.dataset)
+    checkpoint, wanted = checkpoint_and_channels(options, options.task)
     wording = prompts.load(options.prompts)
-    from app.engine import Opener, chosen_checkpoint
-
-    model = Opener(chosen_checkpoint(options.checkpoint), options.model, options.server)
+    model = Opener(checkpoint, options.model, options.server)
     with tempfile.TemporaryDirectory() as scratch:
         records, pages = [], []
         for number, path in enumerate(clips):

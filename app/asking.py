@@ -6,6 +6,7 @@ has a probability; other answers are generated.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from app.clips import Clip, Look, look
-from app.engine import Model, Question, shares
+from app.engine import Model, Question, chosen_checkpoint, shares, trained_on
+from app.options import ModelOptions
 from data_prep.prompts import Prompts
 from data_prep.readers import READERS, tasks_of
 from data_prep.readers.sample import Sample
@@ -50,33 +52,73 @@ def askable() -> list[str]:
     return [key for key, task in TASKS.items() if not task.fields]
 
 
-def channels(wanted: Sequence[str], dataset: str | None = None) -> dict[str, str]:
-    """Task → the channel in whose words it is asked: of `dataset`, else the one that the stages train it on last.
+def checkpoint_and_channels(options: ModelOptions, wanted: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
+    """The checkpoint that is asked (None: the demo's, or a server) and the `channels`, of its training where the user
+    named no dataset; says on stderr whose words are taken from it. Raises as `chosen_checkpoint` and `channels`."""
+    checkpoint = None if options.server else chosen_checkpoint(options.checkpoint)
+    names = trained_on(checkpoint) if checkpoint and not options.dataset else []
+    found, learned = channels(wanted, options.dataset, names), _learned(names)
+    datasets = {channel.partition(".")[0]: None for key, channel in found.items() if learned.get(key) == channel}
+    training = f"{checkpoint} was trained on {', '.join(f'amt:{name}' for name in names)}"
+    if datasets:
+        print(f"in the words of {', '.join(datasets)}: {training} (--dataset takes others)", file=sys.stderr)
+    elif names and not learned:
+        unknown = "which is no stage or dataset known here (AMT_MIXTURES, AMT_EXTENSIONS name files)"
+        print(f"{training}, {unknown}: in the words of {', '.join(found.values())}", file=sys.stderr)
+    return checkpoint, found
 
-    "all" are those that can be asked of a clip and that the dataset has. Raises `InputError` for a task that cannot be
-    asked of a clip, for one that the dataset does not have, and for a dataset that there is not.
+
+def channels(wanted: Sequence[str], dataset: str | None = None, trained: Sequence[str] = ()) -> dict[str, str]:
+    """Task → the channel in whose words it is asked: of `dataset`, else that of the training (`trained_on`), else the
+    one that the stages train it on last.
+
+    "all" are those of the dataset that can be asked of a clip; without a dataset those of the training, or of the
+    stages where a stage was trained. Raises `InputError` for a task that cannot be asked of a clip, for one that the
+    dataset does not have, and for a dataset that there is not.
     """
     labelled = {name for task in TASKS.values() if isinstance(task, LabelTask) for name in task.labels}
     if dataset and dataset not in READERS and dataset not in labelled:
         raise InputError(f"--dataset {dataset}: no such dataset; there are {', '.join(READERS)}")
-    if "all" in wanted:
-        has = tasks_of(dataset) if dataset in READERS else askable()
-        wanted = [key for key in askable() if key in has and (not dataset or _has_labels(key, dataset))]
     stages = read_mixtures().stages
-    stages = {name: stages[name] for name in ("stage1", "stage2") if name in stages} or stages
-    trained = {key: part.sources[0] for stage in stages.values() for key, part in stage.tasks.items()}
+    learned = _learned(trained)
+    last = _learned([name for name in ("stage1", "stage2") if name in stages] or [*stages]) | learned
+    if "all" in wanted and dataset:
+        wanted = _tasks_of(dataset)
+    elif "all" in wanted:
+        has = learned if learned and not stages.keys() & trained else last
+        wanted = [key for key in askable() if key in has]
     found = {}
     for key in wanted:
         if key not in askable():
             reason = "is asked of a dialogue, not of a clip" if key in TASKS else "is no task"
             raise InputError(f"--task {key} {reason}; there are {', '.join(askable())}")
-        channel = f"{dataset}.{key}" if dataset else trained.get(key)
+        channel = f"{dataset}.{key}" if dataset else last.get(key)
         task = TASKS[key]
         if channel is None or not _has_labels(key, channel.partition(".")[0]):
             known = ", ".join(getattr(task, "labels", ())) or "none"
             raise InputError(f"--task {key}: {dataset or 'no stage'} has no labels of it; --dataset is one of {known}")
         found[key] = channel
+    if not found:
+        raise InputError(f"{dataset or 'the mixtures file'} has no task that can be asked of a clip: --dataset, --task")
     return found
+
+
+def _learned(names: Sequence[str]) -> dict[str, str]:
+    """Task → channel of what a training read (`trained_on`), the last of several; those that can be asked of a clip."""
+    stages, found = read_mixtures().stages, {}
+    for name in names:
+        dataset, key, _ = (*name.split("."), "", "")[:3]
+        if name in stages:
+            found |= {task: part.sources[0] for task, part in stages[name].tasks.items()}
+        elif dataset in READERS:
+            found |= {task: f"{dataset}.{task}" for task in _tasks_of(dataset) if key in ("", task)}
+    return {key: channel for key, channel in found.items() if key in askable()}
+
+
+def _tasks_of(dataset: str) -> list[str]:
+    """The tasks that a dataset has, of those that can be asked of a clip."""
+    has = tasks_of(dataset) if dataset in READERS else askable()
+    return [key for key in askable() if key in has and _has_labels(key, dataset)]
 
 
 def _has_labels(key: str, dataset: str) -> bool:

@@ -12,6 +12,7 @@ import contextlib
 import math
 import mimetypes
 import os
+import re
 import sys
 import threading
 import time
@@ -77,6 +78,17 @@ def chosen_checkpoint(option: Path | None) -> Path | None:
     if checkpoint is not None and not checkpoint.is_dir():
         raise InputError("no such folder", checkpoint)
     return checkpoint
+
+
+def trained_on(checkpoint: Path) -> list[str]:
+    """What the training of a checkpoint read of `amt`, as its args.json says: stages, datasets, channels (`stage2`,
+    `mine`, `mine.mer`); [] where it says nothing of the kind."""
+    if not (checkpoint / "args.json").is_file():
+        return []
+    settings = read_json(checkpoint / "args.json")
+    given = settings.get("dataset") if isinstance(settings, dict) else None
+    matches = [re.fullmatch(r"amt:([^#]+)(#\d+)?", str(one)) for one in (given if isinstance(given, list) else [given])]
+    return [name for match in matches if match for name in match[1].split("/")]
 
 
 def open_model(checkpoint: Path | None = None, base: Path | None = None, server: str | None = None) -> Model:

@@ -15,7 +15,7 @@ class ModelOptions:
     checkpoint: Path | None = option(None, metavar="DIR", help="an adapter, or the folder of a whole model")
     model: Path | None = option(None, metavar="DIR", help="the adapter's base model, where it has moved")
     server: str | None = option(None, metavar="URL", help="ask a server (OpenAI protocol) instead; OPENAI_API_KEY")
-    dataset: str | None = option(None, metavar="NAME", help="in whose labels and words (as the stages were trained)")
+    dataset: str | None = option(None, metavar="NAME", help="in whose labels and words (as it was trained)")
     prompts: Path | None = option(None, metavar="FILE", help="your own wording, as build_amt takes it")
     openface: Path | None = option(None, metavar="DIR", help="the OpenFace programs: peak frame and Action Units")
 

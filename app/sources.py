@@ -6,8 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.asking import channels
-from app.engine import chosen_checkpoint
+from app.asking import checkpoint_and_channels
 from app.options import Options
 from app.reviews import Reviews
 from app.rows import Shelf, amt_files
@@ -28,10 +27,11 @@ class Sources:
 
 def read_sources(options: Options) -> Sources:
     """Raises `InputError` for whatever is not there or not what it should be."""
+    checkpoint, channels = checkpoint_and_channels(options, ["all"])
     return Sources(
-        channels(["all"], options.dataset),
+        channels,
         prompts.load(options.prompts),
-        None if options.server else chosen_checkpoint(options.checkpoint),
+        checkpoint,
         shelf_of(options),
         Reviews(options.eri) if options.eri else None,
     )

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.asking import checkpoint_and_channels
 from app.clips import LONGEST_TEXT, Clip, find_clips, look, transcript
 from app.engine import DEMO, newest_checkpoint, shares
+from ask import Options
 from swift_plugins.files import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -177,6 +181,45 @@ def test_the_checkpoint_that_is_asked_is_the_last_one_trained(tmp_path):
     (tmp_path / "new" / "stage1" / "checkpoint-12" / "trainer_state.json").write_text('{\n  "a": {}')  # by a full disk
     assert newest_checkpoint(tmp_path) == tmp_path / "new" / "stage1" / "checkpoint-10"
     assert newest_checkpoint(tmp_path / "none") is None and (DEMO / "config.json").is_file()
+
+
+@pytest.mark.swift
+def test_an_adapter_of_own_data_is_asked_for_its_task_in_its_words(tmp_path):
+    """A whole model stands in for it: what it was trained on is written in the same place."""
+    lines = (
+        "source: labels.csv",
+        "columns: {clip: clip, emotion: emotion}",
+        "labels: {mer: [开心, Sad, 非常非常失望]}",
+    )
+    (tmp_path / "mine.yaml").write_text("\n".join(lines), encoding="utf-8")
+    shutil.copytree(DEMO, tmp_path / "trained")
+    (tmp_path / "trained" / "args.json").write_text('{"dataset": ["amt:mine.mer#20"]}')
+    Image.new("RGB", (90, 60), "white").save(tmp_path / "a.png")
+    done = ask(tmp_path / "a.png", "--checkpoint", tmp_path / "trained", AMT_EXTENSIONS=tmp_path / "mine.yaml")
+    assert done.returncode == 0, done.stderr
+    first = f"in the words of mine: {tmp_path}/trained was trained on amt:mine.mer (--dataset takes others)"
+    assert done.stderr.splitlines()[0] == first
+    assert re.findall(r"^  (\w+)  .*\((\w+\.\w+), ", done.stdout, re.M) == [("mer", "mine.mer")]
+
+
+@pytest.mark.parametrize(
+    "trained, options, asked, told",
+    [
+        (["amt:meld"], {}, {"msa": "meld.msa", "mer": "meld.mer", "fer": "meld.fer", "eri": "meld.eri"}, "of meld: "),
+        (["amt:meld.mer#20", "amt:mosei.fer"], {}, {"mer": "meld.mer", "fer": "mosei.fer"}, "of meld, mosei: "),
+        ("amt:meld.mer", {"task": ["msa"]}, {"msa": "mosei.msa"}, ""),
+        (["amt:mosei.mer"], {"task": ["mer"], "dataset": "meld"}, {"mer": "meld.mer"}, ""),
+        (["amt:stage1#600"], {"task": ["mer", "eri"]}, {"mer": "mosei.mer", "eri": "mosei.eri"}, "of mosei: "),
+        (["amt:theirs"], {"task": ["mer"]}, {"mer": "meld.mer"}, "amt:theirs, which is no stage or dataset known here"),
+        (["rows.jsonl"], {"task": ["mer"]}, {"mer": "meld.mer"}, ""),
+    ],
+)
+def test_what_an_adapter_was_trained_on_is_what_it_is_asked(tmp_path, capsys, trained, options, asked, told):
+    (tmp_path / "args.json").write_text(json.dumps({"dataset": trained}))
+    chosen = Options((), checkpoint=tmp_path, **options)
+    assert checkpoint_and_channels(chosen, chosen.task) == (tmp_path, asked)
+    said = capsys.readouterr().err
+    assert told in said and said.count("\n") == bool(told)
 
 
 def test_shares():

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from app.engine import trained_on
 from benchmarks.openface_stand_in import install
 from data_prep.demo.faces import draw_frame, random_clip
 from data_prep.demo.layouts import encode, facs
@@ -104,6 +105,7 @@ def test_the_tutorial_from_a_table_to_scores(checkout, bash):
         assert part.startswith("'你是情绪专家。'")
     (arguments,) = (checkout / "output" / "mine" / "stage1").glob("checkpoint-*/args.json")
     assert json.loads(arguments.read_text(encoding="utf-8"))["system"] == "你是情绪专家。"
+    assert trained_on(arguments.parent) == ["mine"], "what ask.py takes its words from"
     answered = [row for _, row in read_rows(checkout / "output" / "mine" / "stage1.test.jsonl")]
     assert {(row["messages"][0]["role"], row["messages"][0]["content"]) for row in answered} == {
         ("system", "你是情绪专家。")
