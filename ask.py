@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.options import ModelOptions
-from swift_plugins.files import InputError, run_cli, write_json
+from swift_plugins.files import InputError, columns, padded, run_cli, write_json
 from swift_plugins.options import option, parse
 
 BAR = 24  # characters of a probability of 1
@@ -78,8 +78,9 @@ def lines(record: dict) -> Iterator[str]:
     for key, answer in record["tasks"].items():
         yield f"  {key}  {answer['answer']}  ({answer['channel']}, {answer['seconds']:.2f} s)"
         shown = answer["probabilities"] or {}
+        width = max([12, *map(columns, shown)])
         for label, share in sorted(shown.items(), key=lambda item: -item[1]):
-            yield f"       {label:<12} {100 * share:5.1f} %  {'█' * round(BAR * share)}"
+            yield f"       {padded(label, width)} {100 * share:5.1f} %  {'█' * round(BAR * share)}"
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ import os
 import re
 import sys
 import tempfile
+import unicodedata
 import zlib
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -47,6 +48,18 @@ def shown(text: str, most: int = 800) -> str:
         text = f"{text[: most // 2]} … {text[-most // 2 :]}"
     text = text.replace("\n", " ")
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal a text takes: a Chinese character takes two, an accent of its own none."""
+    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
+    return len(text) + wide - sum(unicodedata.category(char) in ("Mn", "Me", "Cf") for char in text)
+
+
+def padded(text: str, width: int, right: bool = False) -> str:
+    """`text` and spaces, before it where `right`: `width` columns of a terminal, or as many as the text takes."""
+    spaces = " " * (width - columns(text))
+    return spaces + text if right else text + spaces
 
 
 def run_cli(main: Callable[[], int | None]) -> None:

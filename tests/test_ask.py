@@ -189,7 +189,7 @@ def test_an_adapter_of_own_data_is_asked_for_its_task_in_its_words(tmp_path):
     lines = (
         "source: labels.csv",
         "columns: {clip: clip, emotion: emotion}",
-        "labels: {mer: [开心, Sad, 非常非常失望]}",
+        "labels: {mer: [开心, Sad, 非常非常非常失望]}",
     )
     (tmp_path / "mine.yaml").write_text("\n".join(lines), encoding="utf-8")
     shutil.copytree(DEMO, tmp_path / "trained")
@@ -200,6 +200,9 @@ def test_an_adapter_of_own_data_is_asked_for_its_task_in_its_words(tmp_path):
     first = f"in the words of mine: {tmp_path}/trained was trained on amt:mine.mer (--dataset takes others)"
     assert done.stderr.splitlines()[0] == first
     assert re.findall(r"^  (\w+)  .*\((\w+\.\w+), ", done.stdout, re.M) == [("mer", "mine.mer")]
+    bars = [line for line in done.stdout.splitlines() if " % " in line]
+    places = [len(line.partition(" %")[0].encode("gb18030")) for line in bars]  # two bytes: as wide as two letters
+    assert len(bars) == 3 and len(set(places)) == 1, done.stdout
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 
+from swift_plugins.files import columns, padded
+
 # What breaks results, and what is worth knowing; in the order in which the page lists them.
 ERRORS = {
     "unreadable": "annotations that the reader refuses",
@@ -137,10 +139,12 @@ def table(result: Examination) -> str:
     """The findings for a terminal."""
     lines = []
     for dataset, names, splits in result.tables():
-        lines.append("  ".join([f"{dataset:<8}", *(f"{name:>9}" for name in names)]))
+        first = max(8, len(dataset))
+        widths = {name: max(9, columns(name)) for name in names}
+        lines.append("  ".join([f"{dataset:<{first}}", *(padded(name, widths[name], right=True) for name in names)]))
         for split, counts in splits.items():
-            cells = [f"{f'{counts[name][0]:,}' if name in counts else '':>{max(9, len(name))}}" for name in names]
-            lines.append("  ".join([f"{split:<8}", *cells, verdict(counts)]))
+            cells = [f"{f'{counts[name][0]:,}' if name in counts else '':>{widths[name]}}" for name in names]
+            lines.append("  ".join([f"{split:<{first}}", *cells, verdict(counts)]))
         lines.append("")
     for kind, found in result.by_kind().items():
         mark = "BREAKS RESULTS" if kind in ERRORS else "warning"
