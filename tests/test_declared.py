@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -284,6 +285,20 @@ def test_what_is_wrong_ends_in_one_line_and_writes_nothing(dialogues, project, t
     done = project(*faces)
     assert done.returncode == 2 and "emotion_aus: which Action Units belong to Calm?" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_the_doctor_says_which_split_lacks_a_label_and_what_can_be_done(project, tmp_path):
+    table = TABLE.replace("b,Hi.,Glad tears,train", "b,Hi.,不开心,train").replace("Hm.,不开心,val", "Hm.,happy,val")
+    reader(tmp_path, table + "f,Oh.,Glad tears,test\n")
+    done = project("-m", "data_prep.doctor", "--data", tmp_path / "mine.yaml")
+    assert done.returncode == 0, done.stderr
+    told = re.search(r"warning +absent_label +3  (.*)\n +(.*)\n +(.*)\n", done.stdout)
+    assert told[1].endswith("share them out otherwise, or leave the label out")
+    assert told[2] == "mine/train: no clip is Glad tears (mer), which test has"
+    assert told[3] == "mine/dev: no clip is 不开心 (mer), which train has"
+    head, *lines = done.stdout.splitlines()[:4]
+    ends = [len(line.partition("own data")[0].rstrip().encode("gb18030")) for line in (head, *lines)]
+    assert len(set(ends)) == 1, "counts stand below their labels, which are twice as wide as letters"
 
 
 def test_a_table_whose_labels_are_not_found_is_said_and_gives_no_rows(project, tmp_path):

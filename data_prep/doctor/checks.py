@@ -17,9 +17,10 @@ from typing import Any
 from data_prep.doctor import leakage
 from data_prep.doctor.clips import SILENT, ClipFacts, inspect
 from data_prep.doctor.findings import Examination
-from data_prep.readers import READERS, SPLITS
+from data_prep.readers import READERS, SPLITS, tasks_of
 from data_prep.readers.media import SUFFIXES, ClipFinder
 from data_prep.readers.sample import Fault, Sample, SplitAbsent
+from swift_plugins.declared import LABELLED
 from swift_plugins.files import InputError, read_rows
 from swift_plugins.progress import progress
 
@@ -36,6 +37,7 @@ def examine(folders: Mapping[str, Path], media: bool = False, jobs: int = 1) -> 
         splits = _read(dataset, folder, result)
         _count(dataset, splits, result)
         groups = {split: group for split, (group, _) in splits.items() if group}
+        _check_labels(dataset, groups, result)
         _check_records(dataset, folder, groups, result)
         _check_videos(dataset, groups, result)
         samples |= {(dataset, split): group for split, group in groups.items()}
@@ -111,6 +113,22 @@ def _count(dataset: str, splits: Mapping[str, tuple[list[Sample], list[Fault]]],
 def _count_labels(samples: list[Sample], faults: list[Fault]) -> dict[str, int]:
     """Clips and emotions: what is counted where a reader does not say."""
     return {"clips": len(samples), **Counter(sorted(sample.emotion for sample in samples if sample.emotion))}
+
+
+def _check_labels(dataset: str, groups: Mapping[str, list[Sample]], result: Examination) -> None:
+    """Labels of a declared dataset that training has and another split lacks: its scores do not tell of them. And those
+    that training lacks and another split has: they are never learned."""
+    declared = _part(dataset, "declared", None)
+    for role, task in LABELLED.items() if declared else ():
+        labels = declared.labels.get(task, ()) if task in tasks_of(dataset) else ()
+        words = {split: {getattr(sample, role) for sample in group} for split, group in groups.items()}
+        there = {split: [label for label in labels if label.lower() in found] for split, found in words.items()}
+        for split, found in there.items():
+            absent = {other: {*there[other]} - {*found} for other in there if "train" in (split, other)}
+            if others := [other for other, lacking in absent.items() if lacking]:
+                lacking = [label for label in labels if label in set().union(*absent.values())]
+                detail = f"no clip is {' or '.join(lacking)} ({task}), which {' or '.join(others)} has"
+                result.add("absent_label", f"{dataset}/{split}", detail)
 
 
 def _check_records(dataset: str, folder: Path, groups: Mapping[str, list[Sample]], result: Examination) -> None:
@@ -220,7 +238,8 @@ def _check_clips(dataset: str, root: Path, groups: Mapping[str, list[Sample]], j
         clips = {sample.id: find(sample.video) for sample in samples if sample.video}
         annotated |= {*clips.values(), *map(find, _known_bad_clips(dataset, split).values())}
         if not any((root / video).is_file() for video in clips.values()):
-            result.add("no_clips", f"{dataset}/{split}", f"none of {len(clips):,} clips is there")
+            detail = f"none of {len(clips):,} clips is there" if clips else "its annotations name no clip"
+            result.add("no_clips", f"{dataset}/{split}", detail)
             continue
         lengths = _part(dataset, "durations", lambda root, split: {})(root, split)
         with ThreadPoolExecutor(jobs) as pool:  # FFmpeg works outside the interpreter lock

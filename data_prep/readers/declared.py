@@ -87,7 +87,8 @@ class DeclaredReader:
         faults += _shared_speakers(rows, self.declared.name)
         rows = [row for row in rows if row.split == split]
         if not rows:
-            faults.append(Fault("no_split", f"{self.declared.name}/{split}", "no clip is of this split; nothing read"))
+            detail = f"no clip is of this split; nothing read (values.split or split of {self.declared.path} makes one)"
+            faults.append(Fault("no_split", f"{self.declared.name}/{split}", detail))
         yield from self._samples(rows, split, faults)
 
     def count(self, samples: list[Sample], faults: list[Fault]) -> dict[str, int]:
