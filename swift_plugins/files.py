@@ -104,14 +104,26 @@ def _temporary(path: Path) -> tuple[int, str]:
     return handle, name
 
 
+def _is_stream(path: Path) -> bool:
+    """Whether `path` is a device or a pipe, in whose place a rename would put a file: for root, even /dev/null."""
+    return path.exists() and not path.is_dir() and (not path.is_file() or path.absolute().parent == Path("/dev"))
+
+
 @contextlib.contextmanager
 def atomic_open(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
-    """Open a temporary file beside `path`; rename it onto `path` when the block ends well, remove it otherwise."""
+    """Open a temporary file beside `path`; rename it onto `path` when the block ends well, remove it otherwise.
+
+    A device or a pipe (/dev/null, /dev/stdout) is written to as it stands.
+    """
     path = Path(path)
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    if _is_stream(path):
+        with path.open(mode, **text) as file:
+            yield file
+        return
     handle, temporary = _temporary(path)
-    text = "b" not in mode
     try:
-        with os.fdopen(handle, mode, encoding="utf-8" if text else None, newline="\n" if text else None) as file:
+        with os.fdopen(handle, mode, **text) as file:
             yield file
         umask = os.umask(0)
         os.umask(umask)

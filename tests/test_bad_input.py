@@ -288,6 +288,16 @@ def test_a_reader_that_hangs_up_is_no_error(annotations):
     assert done.stderr == ""
 
 
+def test_a_pipe_is_written_to_and_stays_a_pipe(project, amt):
+    """So does a device: a file in the place of /dev/null would break the machine."""
+    os.mkfifo(amt / "pipe")
+    with subprocess.Popen(["cat", amt / "pipe"], stdout=subprocess.PIPE) as reader:
+        done = project(*PLAN, "--json", "pipe", cwd=amt)
+        assert done.returncode == 0, done.stderr
+        assert (amt / "pipe").is_fifo(), reader.kill()
+        assert json.loads(reader.communicate(timeout=30)[0])["size"] == 8
+
+
 @pytest.mark.swift
 def test_a_clip_that_breaks_in_the_middle_of_a_run(amt):
     """It was healthy when the rows were built: ms-swift meets it while it prepares a batch."""
