@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.options import ModelOptions
-from swift_plugins.files import InputError, columns, padded, run_cli, write_json
+from swift_plugins.files import InputError, check_place, columns, padded, run_cli, write_json
 from swift_plugins.options import option, parse
 
 BAR = 24  # characters of a probability of 1
@@ -91,6 +91,9 @@ def main() -> int:
     from app.engine import Opener
     from data_prep import prompts
 
+    for place in (options.json, options.html and options.html / "index.html"):
+        if place:
+            check_place(place)
     clips = list(find_clips(options.clips))
     said = texts(options, clips)
     if options.csv is not None and options.csv.is_file() and len(clips) > 1:

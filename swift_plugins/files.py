@@ -135,6 +135,19 @@ def atomic_open(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
         raise
 
 
+def check_place(path: Path) -> None:
+    """`InputError` where a file cannot be written to `path`, before what it is to hold is worked out."""
+    if path.is_dir():
+        raise InputError("is a folder, not a file", path)
+    if _is_stream(path):
+        return
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise InputError("is a file, not a folder", above)
+    if not os.access(above, os.W_OK):
+        raise InputError("cannot be written to", above)
+
+
 class AtomicFiles:
     """Several text files that appear together, at `commit`, or not at all.
 

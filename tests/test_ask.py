@@ -153,6 +153,9 @@ def test_a_clip_that_lasts_too_long(tmp_path):
         (("ask.py", "--text", "x" * (LONGEST_TEXT + 1)), "the transcript has 5,001 characters"),
         (("ask.py", "--text-file", "{tmp}/none.txt"), "none.txt: cannot be read"),
         (("ask.py", "--checkpoint", "{tmp}/none"), "none: no such folder"),
+        (("ask.py", "--html", "ask.py"), "/ask.py: is a file, not a folder"),
+        (("ask.py", "--html", "ask.py/page/new"), "/ask.py: is a file, not a folder"),
+        (("ask.py", "--json", "{tmp}"), ": is a folder, not a file"),
     ],
 )
 def test_refused_in_one_line(tmp_path, arguments, message):
