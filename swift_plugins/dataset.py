@@ -35,13 +35,13 @@ CHUNK = 10_000  # rows that are Python objects at a time; the others lie in Arro
 
 def read_subset(subset: str, data: Path, size: int | None = None) -> list[dict]:
     """The rows of one subset of `amt`; `InputError` when there is no such subset or it has fewer than `size` rows."""
-    if subset in SPLITS:
-        channels = sorted(path.name.split(f".{subset}.")[0] for path in data.glob(f"*.*.{subset}.jsonl"))
-        rows = [row for channel in channels for row in mixture.read_channel(data, channel, subset)]
+    channel, _, split = subset.rpartition(".")
+    if split not in SPLITS:
+        channel, split = subset, "train"
+    if not channel:
+        channels = sorted(path.name.split(f".{split}.")[0] for path in data.glob(f"*.*.{split}.jsonl"))
+        rows = [row for channel in channels for row in mixture.read_channel(data, channel, split)]
     elif "." in subset:
-        channel, _, split = subset.rpartition(".")
-        if split not in SPLITS:
-            channel, split = subset, "train"
         try:
             split_channel(channel)
         except ValueError as error:
@@ -52,7 +52,7 @@ def read_subset(subset: str, data: Path, size: int | None = None) -> list[dict]:
         plan.check()
         return plan.rows
     if not rows:
-        raise InputError(f"no rows for amt:{subset}", data)
+        raise InputError(f"no rows for amt:{subset}; {mixture.rows_there(data, split)}")
     if size is not None:
         if size > len(rows):
             raise InputError(f"amt:{subset}#{size}: there are only {len(rows):,} rows", data)

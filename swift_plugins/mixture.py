@@ -117,13 +117,6 @@ class Mixtures(Config):
                 waiting += [after for after in self.stages[name].after if after in self.stages]
         return found
 
-    def stage(self, name: str) -> Stage:
-        """A stage by its name; `InputError` lists those that exist."""
-        try:
-            return self.stages[name]
-        except KeyError:
-            raise InputError(f"has no stage {name}; there are {', '.join(self.stages)}", self.path) from None
-
 
 class ChannelFile:
     """The rows of `<channel>.<split>.jsonl`: their ids in memory, themselves on the disk."""
@@ -364,6 +357,18 @@ def whole(name: str, data: Path) -> Stage | None:
     return Stage(size=sum(counts.values()), tasks=tasks) if tasks else None
 
 
+def rows_there(data: Path, split: str = "train") -> str:
+    """What `data` has of a split, in words for who asked for something else: its datasets and their channels."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(data.glob(f"*.*.{split}.jsonl")):
+        channel = path.name.removesuffix(f".{split}.jsonl")
+        with contextlib.suppress(ValueError):
+            if path.stat().st_size:
+                found.setdefault(split_channel(channel)[0], []).append(channel)
+    datasets = ", ".join(f"{dataset} ({', '.join(channels)})" for dataset, channels in found.items())
+    return f"{data} has {split} rows of {datasets or 'nothing'}"
+
+
 def draw(mixtures: Mixtures, name: str, data: Path | str, size: int | None = None, _files: dict | None = None) -> Plan:
     """The plan of stage `name` over the training rows in `data`; `size` overrides the configured one.
 
@@ -375,7 +380,10 @@ def draw(mixtures: Mixtures, name: str, data: Path | str, size: int | None = Non
     data = Path(data)
     if not data.is_dir():
         raise InputError("no such folder of AMT rows (python -m data_prep.build_amt makes it)", data)
-    stage = mixtures.stages.get(name) or whole(name, data) or mixtures.stage(name)
+    stage = mixtures.stages.get(name) or whole(name, data)
+    if stage is None:
+        known = f"there are {', '.join(mixtures.stages)}, and {rows_there(data)}"
+        raise InputError(f"has no stage {name}; {known}", mixtures.path)
     files: dict[str, ChannelFile] = {} if _files is None else _files  # read once for all stages of the chain
     taken: dict[str, set[str]] = {task: set() for task in TASKS}  # task → ids
     for earlier in stage.after:

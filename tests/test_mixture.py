@@ -229,6 +229,16 @@ def test_scarce_task_is_named_and_refused(tmp_path):
     assert "fer wants 300 rows and has 30 (mosei.fer); the largest size that keeps the ratio is 100" in done.stderr
 
 
+def test_a_stage_that_there_is_not_is_told_what_there_is(tmp_path):
+    for channel in ("mine.fer", "mine.mer", "meld.mer"):
+        write_channel(tmp_path, channel, 3)
+    write_channel(tmp_path, "mosei.msa", 0)
+    done = plan("--stage", "mime", "--data", str(tmp_path))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "mixtures.yaml: has no stage mime; there are stage1, stage2, stage1_less_fer," in done.stderr
+    assert done.stderr.endswith(f", and {tmp_path} has train rows of meld (meld.mer), mine (mine.fer, mine.mer)\n")
+
+
 def test_task_without_rows_is_named(tmp_path):
     write_channel(tmp_path, "meld.mer", 10)
     done = plan("--stage", "stage2", "--data", str(tmp_path))
