@@ -14,6 +14,7 @@ import mimetypes
 import os
 import re
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -153,10 +154,15 @@ class LocalModel:
             from swift.pipelines.utils import prepare_model_template
             from transformers.utils import logging
 
+            from swift_plugins.media_cache import GB, MediaCache
+
             logging.disable_progress_bar()
             if not torch.accelerator.is_available():
                 arguments["torch_dtype"] = "float32"
             model, self._template = prepare_model_template(InferArguments(**arguments))
+            if getattr(self._template, "media_cache", 0) is None:  # every task asks about the same clip
+                self._scratch = tempfile.TemporaryDirectory(prefix="emoverse-")
+                self._template.media_cache = MediaCache(Path(self._scratch.name), GB)
             self._engine = TransformersEngine(model, template=self._template, max_batch_size=8)
 
     def answer(self, question: Question, tokens: int = 256) -> str:
@@ -170,25 +176,39 @@ class LocalModel:
             return self._engine.infer([request], settings, use_tqdm=False)[0].choices[0].message.content
 
     def likelihoods(self, question: Question, answers: Sequence[str]) -> list[float]:
-        """See `Model`: as training would see the answers, all in one batch."""
+        """See `Model`: as training would see the answers. What they share is looked at once."""
         import torch
         from swift.utils import to_device
 
         media = {"images": [*map(str, question.images)], "videos": [*map(str, question.videos)]}
+        rows = [[*question.messages(), {"role": "assistant", "content": answer}] for answer in answers]
         with self._lock, torch.inference_mode():
-            model = self._engine.model
-            self._template.set_mode("train")
-            rows = [[*question.messages(), {"role": "assistant", "content": answer}] for answer in answers]
-            batch = self._template.data_collator([self._template.encode({"messages": row, **media}) for row in rows])
-            labels = batch["labels"]
-            inputs = self._template.pre_forward_hook(model, None, to_device(batch, model.device))[1]
+            model, template = self._engine.model.eval(), self._template
+            template.set_mode("train")
+            first = template.encode({"messages": rows[0], **media})
+            with template.lengths_only():
+                others = [template.encode({"messages": row, **media}) for row in rows[1:]]
+            shared = _shared([(row["input_ids"], row["labels"]) for row in (first, *others)])
+            ends = [row["input_ids"][shared:] for row in (first, *others)]
+            prompt = template.data_collator([first | {key: first[key][:shared] for key in ("input_ids", "labels")}])
+            inputs = template.pre_forward_hook(model, None, to_device(prompt, model.device))[1]
             inputs.pop("labels", None)
-            targets = labels[:, 1:]
-            answered = (targets != -100).any(0)  # the rest, gigabytes for a large model, is not needed
-            targets = targets[:, answered]
-            logits = model.eval()(**inputs).logits[:, :-1][:, answered.to(model.device)].float().log_softmax(-1).cpu()
-            chosen = logits.gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-            return chosen.masked_fill(targets == -100, 0).sum(-1).tolist()
+            seen = model(**inputs, use_cache=True, logits_to_keep=1)
+            seen.past_key_values.batch_repeat_interleave(len(answers))
+            width = max(map(len, ends))
+            ids = torch.tensor([end + [0] * (width - len(end)) for end in ends], device=model.device)
+            there = torch.tensor([[1] * (shared + len(end)) + [0] * (width - len(end)) for end in ends])
+            said = model(input_ids=ids, attention_mask=there.to(ids.device), past_key_values=seen.past_key_values)
+            logits = torch.cat([seen.logits.expand(len(answers), -1, -1), said.logits[:, :-1]], dim=1)
+            chosen = logits.float().log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+            return chosen.masked_fill(there[:, shared:].to(ids.device) == 0, 0).sum(-1).tolist()
+
+
+def _shared(rows: Sequence[tuple[list[int], list[int]]]) -> int:
+    """How many tokens the rows (ids, labels) begin with in common, before the first token of an answer."""
+    asked = min(next(place for place, label in enumerate(labels) if label != -100) for _, labels in rows)
+    columns = zip(*(ids[:asked] for ids, _ in rows), strict=True)
+    return next((place for place, column in enumerate(columns) if len(set(column)) > 1), asked)
 
 
 class ServedModel:

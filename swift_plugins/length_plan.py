@@ -16,6 +16,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,6 @@ class Meter:
             raise InputError(f"cannot be loaded as {settings['model_type']}: {error}", model) from None
         self.limit = settings["max_length"] or template.model_info.max_model_len
         self.exact = isinstance(template, EmoverseTemplate)
-        if self.exact and template.max_num == template.video_max_num == 1:
-            template = _without_pixels(type(template))(processor, template.template_meta, settings["system"], 1_000_000)
         self.template = template
         self.template.set_mode("train")
         self.image_token: Any = getattr(template.config, "image_token_id", None)
@@ -107,26 +106,8 @@ class Meter:
         if not images and not videos:
             query = query.replace("<image>", "").replace("<video>", "")
         messages = [{"role": "user", "content": query}, {"role": "assistant", "content": row["response"]}]
-        return self.template.encode({"messages": messages, "images": images, "videos": videos})["input_ids"]
-
-
-def _without_pixels(template: type) -> type:
-    """The template with pictures that are nothing but their number of tiles, which is one."""
-    import torch
-    from PIL import Image
-
-    class PixelFreeTemplate(template):
-        def _preprocess_inputs(self, inputs):
-            inputs.images = [Image.new("RGB", (1, 1)) for _ in inputs.images]
-            super()._preprocess_inputs(inputs)
-
-        def _frames(self, video):
-            return [Image.new("RGB", (1, 1))] * self.video_segments
-
-        def _tiles(self, image):
-            return torch.empty(1, 0)
-
-    return PixelFreeTemplate
+        with self.template.lengths_only() if self.exact else nullcontext():
+            return self.template.encode({"messages": messages, "images": images, "videos": videos})["input_ids"]
 
 
 def read_settings(config: Path, stage: str, flags: Sequence[str]) -> dict[str, Any]:

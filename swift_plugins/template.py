@@ -3,24 +3,27 @@
 Which one belongs to a checkpoint is read from the checkpoint (`swift_plugins.internvl2`); naming the other is refused.
 Tile size and tokens per tile come from its config. From the environment, as with ms-swift's own `internvl2`:
 
+    AMT_CACHE, AMT_CACHE_GB            folder and bound of the cache of prepared clips (swift_plugins.media_cache)
     VIDEO_SEGMENTS (or NUM_SEGMENTS)   frames per video, default 8
     MAX_NUM, VIDEO_MAX_NUM             most tiles per image and per frame, default 1; more adds InternVL2's thumbnail
     CHAT_TOKENS=pieces                 prompt and answer are tokenized each by itself, as ms-swift 2 did in EmoVerse's
                                        official fine-tuning; default whole, one text, as InternVL2 does. They differ
                                        where the tokenizer is SentencePiece's: an answer starts with `▁Joy`, not `Joy`
 
-They are no part of a checkpoint: repeat for inference what training used.
+They are no part of a checkpoint: but for the cache, repeat for inference what training used.
 """
 
 from __future__ import annotations
 
 import os
 from bisect import bisect_right
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import accumulate, groupby
 
 import torch
 import yaml
+from PIL import Image
 from swift.template import Template, TemplateMeta, register_template
 from swift.template.templates.utils import ChatmlTemplateMeta
 from swift.template.utils import findall
@@ -28,6 +31,7 @@ from swift.template.vision_utils import load_file
 from swift.utils import get_env_args, is_deepspeed_enabled, is_dist
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
+from swift_plugins import media_cache, packing
 from swift_plugins.files import CONFIGS, InputError
 from swift_plugins.frames import Source, sample_frames
 from swift_plugins.internvl2 import IMAGE_TOKEN, KINDS, NATIVE_KINDS, preprocessor_config, slow_text, tile_side
@@ -56,6 +60,10 @@ class ChannelOfEveryRow:
         if self.mode == "train" and inputs.channel is None:
             inputs.channel = "other"
 
+    def lengths_only(self):
+        """Encode rows for their token ids alone; templates that know no shorter way encode them whole."""
+        return nullcontext()
+
 
 class EmoverseTemplate(ChannelOfEveryRow, Template):
     """Pictures → tiles → `<IMG_CONTEXT>` tokens, for transformers' `InternVLForConditionalGeneration`.
@@ -66,6 +74,7 @@ class EmoverseTemplate(ChannelOfEveryRow, Template):
 
     skip_prompt = False  # generation starts from embeddings and returns new tokens only
     support_padding_free = True
+    counting = False  # within `lengths_only`
 
     def _init_placeholder_tokens(self):
         self.placeholder_tokens = [IMAGE_TOKEN]  # ms-swift writes ids into it: one list per tokenizer
@@ -95,9 +104,11 @@ class EmoverseTemplate(ChannelOfEveryRow, Template):
             if value < 1:
                 raise ValueError(f"{name.upper()} must be 1 or more, not {value}")
             setattr(self, name, value)
-        self.image_processor = GotOcr2ImageProcessorPil(
-            **{k: v for k, v in preprocessor_config(tile_side(self.config)).items() if k != "image_processor_type"}
-        )
+        self.side = tile_side(self.config)
+        settings = preprocessor_config(self.side)
+        del settings["image_processor_type"]
+        self.image_processor = GotOcr2ImageProcessorPil(**settings)
+        self.media_cache = media_cache.from_environment()
         expected = KINDS[NATIVE_KINDS[self.config.text_config.model_type]].template
         if self.template_meta.template_type != expected:
             raise ValueError(
@@ -113,9 +124,29 @@ class EmoverseTemplate(ChannelOfEveryRow, Template):
 
         return self.replace_video2image(self._frames, inputs, lambda i: [f"Frame{i + 1}: ", *IMAGE])
 
+    def _preprocess_inputs(self, inputs):
+        if self.counting:
+            inputs.images = [_blank() for _ in inputs.images]
+        super()._preprocess_inputs(inputs)
+
     def _frames(self, video) -> list:
         """The pictures of one video, marked as such for `_tiles`."""
-        frames = sample_frames(video_source(video), self.video_segments)
+        if self.counting:
+            return [_blank() for _ in range(self.video_segments)]
+        if self.media_cache is None or not isinstance(video, str | os.PathLike) or not os.path.isfile(video):
+            return self._marked(sample_frames(video_source(video), self.video_segments))
+        rule = {"frames": self.video_segments, "tiles": self.video_max_num, "side": self.side}
+        key = media_cache.file_key(video) | rule
+        prepared = self.media_cache.load(key)
+        if prepared is None:
+            frames = self._marked(sample_frames(video, self.video_segments))
+            tiles = [self._tiles(frame) for frame in frames]
+            prepared = {"tiles": torch.cat(tiles), "counts": torch.tensor([len(tile) for tile in tiles])}
+            self.media_cache.save(key, prepared)
+        return [_blank(tiles) for tiles in prepared["tiles"].split(prepared["counts"].tolist())]
+
+    @staticmethod
+    def _marked(frames: list) -> list:
         for frame in frames:
             frame.info["of_video"] = True
         return frames
@@ -135,7 +166,7 @@ class EmoverseTemplate(ChannelOfEveryRow, Template):
             places,
             lambda i: [token] * counts[i],
         )
-        encoded["pixel_values"] = torch.cat(tiles).to(self.model_info.torch_dtype) if tiles else None
+        encoded["pixel_values"] = self._normalised(torch.cat(tiles)) if tiles and not self.counting else None
         return encoded
 
     def _tokenize(self, context, **kwargs):
@@ -177,10 +208,30 @@ class EmoverseTemplate(ChannelOfEveryRow, Template):
         return ids
 
     def _tiles(self, image) -> torch.Tensor:
-        """(tiles, 3, side, side) pixels of one picture."""
+        """(tiles, 3, side, side) bytes of one picture."""
+        if "tiles" in image.info:
+            return image.info["tiles"]
         most = self.video_max_num if image.info.get("of_video") else self.max_num
-        settings = {"crop_to_patches": most > 1, "max_patches": most, "return_tensors": "pt"}
-        return self.image_processor(image, **settings)["pixel_values"]
+        settings = {"crop_to_patches": most > 1, "max_patches": most, "do_rescale": False, "do_normalize": False}
+        return self.image_processor(image, **settings, return_tensors="pt")["pixel_values"]
+
+    def _normalised(self, tiles: torch.Tensor) -> torch.Tensor:
+        """Bytes as the vision tower wants them, to the last bit what the image processor makes of them."""
+        mean, deviation = (
+            torch.tensor(values)[:, None, None]
+            for values in (self.image_processor.image_mean, self.image_processor.image_std)
+        )
+        return tiles.float().div_(255).sub_(mean).div_(deviation).to(self.model_info.torch_dtype)
+
+    @contextmanager
+    def lengths_only(self):
+        """Encode rows without opening their pictures, for their token ids alone; where a picture's number of tiles
+        depends on its size, they are opened all the same."""
+        self.counting = self.max_num == self.video_max_num == 1
+        try:
+            yield
+        finally:
+            self.counting = False
 
     def _post_encode(self, model, inputs):
         model = self.get_base_model(model)
@@ -201,7 +252,17 @@ class EmoverseTemplate(ChannelOfEveryRow, Template):
             side = self.image_processor.size["height"]
             image = features(torch.zeros((1, 3, side, side), device=embeds.device, dtype=embeds.dtype)).pooler_output
             embeds = embeds + image.mean() * 0.0
-        return {"inputs_embeds": embeds}
+        packed = self.padding_free and model.config.text_config._attn_implementation == packing.NAME
+        return {"inputs_embeds": embeds} | (
+            {"attention_mask": packing.row_starts(inputs["position_ids"])} if packed else {}
+        )
+
+
+def _blank(tiles: torch.Tensor | None = None) -> Image.Image:
+    """A picture that stands for its tiles, or for one tile of which nobody asks the pixels."""
+    image = Image.new("RGB", (1, 1))
+    image.info["tiles"] = torch.empty(1, 0) if tiles is None else tiles
+    return image
 
 
 def register() -> None:

@@ -1,0 +1,86 @@
+"""Batches of every form train alike: one row at a time, padded, laid end to end without padding, from prepared clips."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from swift.model import get_model_processor
+from swift.template import get_template
+
+import swift_plugins.emoverse  # noqa: F401
+from swift_plugins import packing
+from swift_plugins.media_cache import GB, MediaCache
+from tests.test_frames import write_clip
+from tests.test_template import row
+from tests.tiny_internvl2 import tiny_checkpoint
+
+ONE = "one row at a time"
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """Rows of every medium, lengths between 40 and 200 tokens, several turns in one."""
+    folder = tmp_path_factory.mktemp("media")
+    clip, peak = str(write_clip(folder / "clip.mp4")), str(folder / "peak.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 90, 3), np.uint8)).save(peak)
+    several = row("And <image>?", "Surprise.", images=[peak])
+    several["messages"] = [*row("Who?", "Me.")["messages"], *several["messages"]]
+    return [
+        row("<video>\nWhat does this person feel?", "Sadness.", videos=[clip]),
+        row("No picture."),
+        row("<image>Which movement?", "It shows a smile; raised cheeks.", images=[peak]),
+        several,
+        row("<video>and once more<video>", "Joy.", videos=[clip, clip]),
+    ]
+
+
+def gradients(folder, rows, form, attention, window=None, cache=None):
+    """(loss, every gradient by name) of one optimiser step over the rows: ms-swift divides by their answered tokens."""
+    model, processor = get_model_processor(
+        str(folder), model_type="emoverse", torch_dtype=torch.float32, attn_impl=attention
+    )
+    if window:
+        model.config.text_config.sliding_window = window
+    template = get_template(processor, padding_free=form == "padding-free")
+    template.set_mode("train")
+    template.media_cache = cache
+    encoded = [template.encode(data, return_length=True) for data in rows]
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("vision_tower" not in name)
+    total = 0.0
+    answered = sum(sum(label != -100 for label in data["labels"][1:]) for data in encoded)
+    for batch in [[data] for data in encoded] if form == ONE else [encoded]:
+        inputs = template.pre_forward_hook(model, None, template.data_collator(batch))[1]
+        labels = inputs.pop("labels")
+        logits = model(**inputs).logits[:, :-1].flatten(0, 1)
+        loss = torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten(), reduction="sum") / answered
+        loss.backward()
+        total += loss.item()
+    return total, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.swift
+@pytest.mark.parametrize(
+    "kind, window",
+    [("phi3", None), ("phi3", 24), ("internlm2", None)],
+    ids=["phi3", "phi3 that looks back 24 tokens", "internlm2, grouped keys"],
+)
+def test_loss_and_gradients_are_those_of_one_row_at_a_time(tmp_path, rows, kind, window):
+    folder = tiny_checkpoint(tmp_path / "model", kind)
+    cache = MediaCache(tmp_path / "cache", GB)
+    loss, expected = gradients(folder, rows, ONE, "sdpa", window)
+    assert len(expected) > 10 and all(gradient.abs().max() > 0 for gradient in expected.values())
+    for form, attention, prepared in [
+        ("padded", "sdpa", None),
+        ("padding-free", packing.NAME, None),
+        ("padding-free", packing.NAME, cache),  # fills the cache
+        ("padding-free", packing.NAME, cache),
+        (ONE, "sdpa", cache),
+    ]:
+        found, ours = gradients(folder, rows, form, attention, window, prepared)
+        assert found == pytest.approx(loss, rel=1e-5), (form, attention)
+        for name, gradient in expected.items():
+            assert torch.allclose(ours[name], gradient, rtol=1e-4, atol=1e-5 * gradient.abs().max()), (form, name)
+    assert len(list((tmp_path / "cache").glob("*/*.safetensors"))) == 1, "one clip"
