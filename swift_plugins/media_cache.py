@@ -27,8 +27,8 @@ import zlib
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
 from swift_plugins.files import atomic_open, described
 
@@ -52,7 +52,7 @@ class MediaCache:
 
     def __init__(self, folder: Path, limit: int):
         self.folder, self.limit = folder, limit
-        self.start = time.time()
+        self.start = time.time() - 1  # file systems round down
         self.used: int | None = None  # bytes, as last counted
         self.written = 0  # entries since
         self.open = True  # until the disk refuses
@@ -66,15 +66,15 @@ class MediaCache:
         """The tensors kept under a key; None where there are none, or not whole."""
         path = self.path(key)
         try:
-            data = path.read_bytes()
-            header, start = _header(data)
-            about = header["__metadata__"]
-            whole = about["key"] == _text(key) and int(about["crc"]) == zlib.crc32(memoryview(data)[start:])
-            tensors = load(data) if whole else None
+            with safe_open(path, "pt") as entry:  # maps the file: what is not looked at is not read
+                about = entry.metadata() or {}
+                if about.get("key") != _text(key):
+                    return None
+                tensors = {name: entry.get_tensor(name) for name in entry.keys()}  # noqa: SIM118 (it is no mapping)
+            if about.get("sum") != _checksum(tensors):
+                return None
             os.utime(path)
-        except OSError:
-            return None
-        except (ValueError, KeyError, TypeError, SafetensorError):
+        except (OSError, SafetensorError):
             return None
         return tensors
 
@@ -82,9 +82,7 @@ class MediaCache:
         """Keep tensors under a key, where there is room for them."""
         if not self.open:
             return
-        body = save(tensors)
-        about = {"key": _text(key), "crc": str(zlib.crc32(memoryview(body)[_header(body)[1] :]))}
-        body = save(tensors, about)
+        body = save(tensors, {"key": _text(key), "sum": _checksum(tensors)})
         try:
             if not self._room(len(body)):
                 return
@@ -147,7 +145,9 @@ def _text(key: dict) -> str:
     return json.dumps(key, sort_keys=True)
 
 
-def _header(data: bytes) -> tuple[dict, int]:
-    """The header of a safetensors file and where its tensors begin; `ValueError` for what is none."""
-    length = int.from_bytes(data[:8], "little")
-    return json.loads(data[8 : 8 + length]), 8 + length
+def _checksum(tensors: dict[str, torch.Tensor]) -> str:
+    total = 0
+    for name, tensor in sorted(tensors.items()):
+        total = zlib.crc32(f"{name} {tensor.dtype} {[*tensor.shape]}".encode(), total)
+        total = zlib.crc32(tensor.contiguous().view(-1).view(torch.uint8).numpy(), total)
+    return f"{total:08x}"
