@@ -1,6 +1,5 @@
-"""Batches of every form train alike: one row at a time, padded, laid end to end without padding, from prepared clips."""
+"""Batches of every form train alike: row by row, padded, laid end to end without padding, from prepared clips."""
 
-import json
 
 import numpy as np
 import pytest
