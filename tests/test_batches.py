@@ -1,6 +1,5 @@
 """Batches of every form train alike: row by row, padded, laid end to end without padding, from prepared clips."""
 
-
 import numpy as np
 import pytest
 import torch
