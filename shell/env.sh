@@ -4,6 +4,9 @@
 #   MODEL    folder of the base model, as downloaded
 #   DATA     folder of AMT rows that data_prep.build_amt wrote      (exported as AMT_DATA)
 #   OUTPUT   where checkpoints and results go (default output/<config>, in the current folder when installed)
+#   PRESET   batches for a GPU of this size: 24gb, 48gb, 80gb, 140gb (configs/presets), or a file of your own
+#   AMT_CACHE  folder of prepared clips (default output/cache; empty: none), AMT_CACHE_GB at most (50; never more than
+#              half of the free disk)
 #   VERBOSE=1  all that ms-swift says on the screen; else warnings, and the rest of a training in OUTPUT/<stage>.log
 set -euo pipefail
 
@@ -27,6 +30,7 @@ CONFIG_DIR="$CONFIG"
 [ -d "$CONFIGS/$CONFIG" ] && CONFIG_DIR="$CONFIGS/$CONFIG"
 OUTPUT="${OUTPUT:-$WORK/output/$(basename "$CONFIG_DIR")}"
 PLUGIN="$ROOT/swift_plugins/emoverse.py"
+export AMT_CACHE="${AMT_CACHE-$WORK/output/cache}"
 
 # The project's own environment, unless another one is active.
 if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$ROOT/.venv/bin/swift" ]; then
@@ -94,23 +98,15 @@ has_accelerator() {
     python -c 'import sys, torch; sys.exit(not torch.accelerator.is_available())'
 }
 
-# FLAGS of swift sft that start training in folder $1 with the settings of $CONFIG_DIR/$2.yaml, or with RESUME=1 go on
-# from its last whole checkpoint with the same optimizer, random state and data order. DEEPSPEED is zero2 or zero3
+# FLAGS of swift sft that start training in folder $1, or with RESUME=1 go on from its last whole checkpoint with the
+# same optimizer, random state and data order. DEEPSPEED is zero2 or zero3
 # (ms-swift's own settings), or a file.
 # Processes are ms-swift's: NPROC_PER_NODE, and for several machines NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT. They
-# share the batch of the settings: so many steps are accumulated fewer. Flags of swift sft come later and win.
+# share the batch of the settings (swift_plugins/batches.py). Flags of swift sft come later and win.
 training_flags() {
-    local last steps processes=$((${NPROC_PER_NODE:-1} * ${NNODES:-1}))
+    local last
     last="$(last_checkpoint "$1")"
     FLAGS=()
-    if [ "$processes" -gt 1 ]; then
-        steps="$(sed -n 's/^gradient_accumulation_steps: *\([0-9]*\).*/\1/p' "$CONFIG_DIR/$2.yaml")"
-        if [ -n "$steps" ] && [ $((steps % processes)) = 0 ]; then
-            FLAGS+=(--gradient_accumulation_steps $((steps / processes)))
-        else
-            echo "$processes processes do not share gradient_accumulation_steps $steps evenly: the batch is $processes times as large" >&2
-        fi
-    fi
     if [ -n "$last" ]; then
         [ "${RESUME:-0}" = 1 ] || fail "$1 holds checkpoints already; RESUME=1 goes on from the last, or set another OUTPUT"
         FLAGS+=(--resume_from_checkpoint "$last")
@@ -133,6 +129,7 @@ run_stage() {
     hold_output
     [ "${ALLOW_LONG:-0}" != 1 ] || more+=(--allow-long)
     [ "${VERBOSE:-0}" != 1 ] || more+=(--verbose)
+    [ -z "${PRESET:-}" ] || more+=(--preset "$PRESET")
     exec python -m swift_plugins.run_stage --config "$CONFIG_DIR" --settings "$stage" --stage "$MIXTURE" \
         --model "$MODEL" --output "$OUTPUT/$stage" ${SIZE:+--size "$SIZE"} ${more[@]+"${more[@]}"} -- \
         ${FLAGS[@]+"${FLAGS[@]}"} "$@"

@@ -7,5 +7,5 @@ need_model
 need_data
 MIXTURE="${MIXTURE:-stage1}"
 
-training_flags "$OUTPUT/stage1" stage1
+training_flags "$OUTPUT/stage1"
 run_stage stage1 "$@"

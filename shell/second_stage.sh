@@ -14,7 +14,7 @@ FIRST="$(last_checkpoint "$OUTPUT/stage1")"
 
 [ -n "$FIRST" ] || fail "$OUTPUT/stage1 holds no checkpoint; run shell/first_stage.sh first"
 hold_output
-training_flags "$OUTPUT/stage2" stage2
+training_flags "$OUTPUT/stage2"
 ADAPTER=(--adapters "$FIRST")
 [[ " ${FLAGS[*]-} " != *" --resume_from_checkpoint "* ]] || ADAPTER=() # that checkpoint is the adapter
 if [ "${MERGE:-0}" = 1 ]; then

@@ -134,6 +134,11 @@ def read_settings(config: Path, stage: str, flags: Sequence[str]) -> dict[str, A
         raise InputError(str(error), path) from None
 
 
+def processes() -> int:
+    """How many processes train: ms-swift's NPROC_PER_NODE on NNODES machines."""
+    return int(os.environ.get("NPROC_PER_NODE") or 1) * int(os.environ.get("NNODES") or 1)
+
+
 def steps(samples: int, settings: dict[str, Any], processes: int) -> int:
     """Optimizer steps of a stage, as transformers' Trainer counts them."""
     if settings["max_steps"] > 0:
@@ -256,15 +261,14 @@ def _print_channel(name: str, lengths: Lengths, limit: int, report: dict) -> Non
 
 
 def _print_stage(stage: str, lengths: list[int], limit: int, settings: dict[str, Any]) -> dict:
-    processes = int(os.environ.get("NPROC_PER_NODE") or 1) * int(os.environ.get("NNODES") or 1)
     numbers = {
         "samples": len(lengths),
         "tokens": sum(lengths),
-        "steps": steps(len(lengths), settings, processes),
+        "steps": steps(len(lengths), settings, processes()),
         "over": sum(length > limit for length in lengths),
     }
     print(
         f"{stage}: {numbers['samples']:,} samples, {numbers['tokens']:,} tokens an epoch, {numbers['steps']:,} steps "
-        f"on {processes} process{'es' if processes > 1 else ''}, {numbers['over']:,} rows over max_length {limit:,}"
+        f"on {processes()} process{'es' if processes() > 1 else ''}, {numbers['over']:,} rows over max_length {limit:,}"
     )
     return numbers

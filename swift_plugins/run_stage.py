@@ -14,11 +14,12 @@ import logging
 import os
 import runpy
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swift_plugins import TRAINING, mixture, need
 from swift_plugins.files import PLUGIN, InputError, run_cli
+from swift_plugins.length_plan import processes
 from swift_plugins.options import option, parse
 
 
@@ -32,16 +33,23 @@ class Options:
     model: Path = option(metavar="DIR", help="folder of the base model")
     output: Path = option(metavar="DIR", help="where checkpoints go; beside it, in DIR.log, what ms-swift tells")
     size: int | None = option(None, metavar="N", help="number of rows instead of the configured size")
+    preset: str | None = option(None, metavar="NAME", help="batches for a GPU: a name of configs/presets, or a file")
     allow_long: bool = option(False, help="train although rows exceed max_length")
     verbose: bool = option(False, help="what ms-swift tells on the screen")
     flags: tuple[str, ...] = option((), positional=True, nargs="*", help="after --: flags of swift sft")
 
 
-def plan(options: Options) -> None:
-    """Print how long the rows become; `InputError` for a stage that cannot be drawn or would lose rows."""
-    need(*TRAINING)
-    from swift_plugins import length_plan
+def plan(options: Options) -> Options:
+    """Print how long the rows become, and say how the batch is shared; the options with the flags for that.
 
+    Raises `InputError` for a stage that cannot be drawn or would lose rows.
+    """
+    need(*TRAINING)
+    from swift_plugins import batches, length_plan
+
+    settings = length_plan.read_settings(options.config, options.settings, options.flags)
+    flags = batches.flags(options.preset, *(settings[name] for name in batches.BATCH), processes(), options.flags)
+    options = replace(options, flags=(*flags, *options.flags))
     asked = os.environ.get("LOG_LEVEL")
     over = length_plan.plan(
         options.model,
@@ -57,6 +65,7 @@ def plan(options: Options) -> None:
     if over and not options.allow_long:
         raise InputError("rows longer than max_length cannot be trained on: raise --max_length, or set ALLOW_LONG=1")
     sys.stdout.flush()
+    return options
 
 
 def _speak(log: Path | None) -> None:
@@ -92,10 +101,10 @@ def train(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    options = parse(Options, __doc__, "python -m swift_plugins.run_stage")
+    options, planned = parse(Options, __doc__, "python -m swift_plugins.run_stage"), []
     try:
-        run_cli(lambda: plan(options))
+        run_cli(lambda: planned.append(plan(options)))
     except SystemExit as end:
         if end.code:
             raise
-    train(options)
+    train(*planned)

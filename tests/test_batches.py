@@ -8,7 +8,8 @@ from swift.model import get_model_processor
 from swift.template import get_template
 
 import swift_plugins.emoverse  # noqa: F401
-from swift_plugins import packing
+from swift_plugins import batches, packing
+from swift_plugins.files import InputError
 from swift_plugins.media_cache import GB, MediaCache
 from tests.test_frames import write_clip
 from tests.test_template import row
@@ -82,3 +83,51 @@ def test_loss_and_gradients_are_those_of_one_row_at_a_time(tmp_path, rows, kind,
         for name, gradient in expected.items():
             assert torch.allclose(ours[name], gradient, rtol=1e-4, atol=1e-5 * gradient.abs().max()), (form, name)
     assert len(list((tmp_path / "cache").glob("*/*.safetensors"))) == 1, "one clip"
+
+
+@pytest.mark.parametrize(
+    "rows, most, processes, expected",
+    [
+        (8, 1, 1, (1, 8)),  # the paper's
+        (8, 8, 1, (8, 1)),
+        (8, 8, 2, (4, 1)),
+        (8, 3, 1, (2, 4)),  # three at a time would leave two over
+        (8, 4, 4, (2, 1)),
+        (12, 100, 2, (6, 1)),
+        (8, 4, 3, None),
+        (8, 4, 16, None),
+    ],
+)
+def test_a_step_keeps_its_rows(rows, most, processes, expected):
+    assert batches.share(rows, most, processes) == expected
+
+
+def test_flags_of_a_preset(tmp_path, capsys):
+    """A preset of one's own; what the user says of the batch stands; processes that cannot share it are said."""
+    own = tmp_path / "small.yaml"
+    own.write_text("rows_per_device: 2\ngradient_checkpointing: true\noptim: adamw_torch\n")
+    settings = ["--gradient_checkpointing", "true", "--optim", "adamw_torch"]
+    batch = ["--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "4"]
+    assert batches.flags(str(own), 1, 8, 1) == settings + batch
+    assert batches.flags(str(own), 1, 8, 1, ["--gradient_accumulation_steps=8"]) == settings
+    assert batches.flags(str(own), 1, 8, 1, ["--per_device_train_batch_size", "1"]) == settings
+    assert batches.flags(None, 8, 1, 1) == [] and capsys.readouterr().err == ""
+    assert batches.flags(None, 8, 1, 3) == []
+    assert capsys.readouterr().err == "3 processes do not share a batch of 8 rows evenly: it becomes 3 times as large\n"
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("none", None, "PRESET=none is neither one of 140gb, 24gb, 48gb, 80gb nor a file"),
+        ("zero.yaml", "rows_per_device: 0\n", "zero.yaml: rows_per_device: Input should be greater than or equal to 1"),
+        ("empty.yaml", "padding_free: true\n", "empty.yaml: rows_per_device: missing key"),
+    ],
+)
+def test_a_preset_that_is_none(tmp_path, monkeypatch, name, content, message):
+    monkeypatch.chdir(tmp_path)
+    if content:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(InputError) as refused:
+        batches.read_preset(name)
+    assert str(refused.value).startswith(message)

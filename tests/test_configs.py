@@ -10,7 +10,8 @@ import yaml
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DATASETS = sorted(CONFIGS.glob("datasets/*.yaml"))
-SWIFT = sorted(p for p in CONFIGS.glob("*/*.yaml") if p.name != "mixtures.yaml" and p not in DATASETS)
+PRESETS = sorted(CONFIGS.glob("presets/*.yaml"))
+SWIFT = sorted(p for p in CONFIGS.glob("*/*.yaml") if p.name != "mixtures.yaml" and p not in (*DATASETS, *PRESETS))
 STAGES = [p for p in SWIFT if p.stem in ("stage1", "stage2")]
 PAPER = [p for p in STAGES if p.parent.name.startswith("emoverse")]
 MIXTURES = sorted(CONFIGS.glob("**/mixtures.yaml"))
@@ -21,14 +22,14 @@ def ids(paths):
     return [str(p.relative_to(CONFIGS)) for p in paths]
 
 
-def arguments(path: Path):
-    """What `swift sft|infer|rlhf FILE` makes of the file, before any model is looked at."""
+def arguments(path: Path, *flags: str):
+    """What `swift sft|infer|rlhf FILE FLAGS` makes of the file, before any model is looked at."""
     from swift.arguments import InferArguments, RLHFArguments, SftArguments
     from swift.cli.main import parse_yaml_args
     from transformers import HfArgumentParser
 
     kind = {"infer": InferArguments, "grpo": RLHFArguments}.get(path.stem, SftArguments)
-    argv = [str(path)]
+    argv = [str(path), *flags]
     parse_yaml_args(argv)
     parsed, unknown = HfArgumentParser(kind).parse_known_args(argv)
     assert unknown == [], f"{kind.__name__} does not know {unknown}"
@@ -46,6 +47,19 @@ def test_swift_parses(path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["swift"])
     monkeypatch.delenv("SWIFT_CONFIG_FILE", raising=False)
     arguments(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PRESETS, ids=ids(PRESETS))
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_preset_keeps_the_rows_of_a_step(path, processes, monkeypatch):
+    """Whatever runs at a time on however many GPUs, a step of the paper's configuration has its 8 rows."""
+    from swift_plugins import batches
+
+    monkeypatch.setattr(sys, "argv", ["swift"])
+    args = arguments(PAPER[0], *batches.flags(path.stem, 1, 8, processes))
+    assert args.per_device_train_batch_size * args.gradient_accumulation_steps * processes == 8
+    assert (args.padding_free, args.attn_impl) == (True, "varlen")
 
 
 @pytest.mark.slow

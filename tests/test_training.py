@@ -201,11 +201,6 @@ def test_two_processes_train_one_model(world, tmp_path):
     assert max((one[key] - two[key]).abs().max().item() for key in one) < 1e-5
 
 
-def test_a_batch_that_processes_cannot_share_is_said(world, tmp_path):
-    log = run("first_stage.sh", world, tmp_path / "out", status=2, NPROC_PER_NODE="2", MIXTURE="none")
-    assert "do not share gradient_accumulation_steps 1 evenly: the batch is 2 times as large" in log
-
-
 @pytest.mark.parametrize("script", ["export.sh", "serve.sh"])
 def test_the_last_whole_checkpoint_of_the_last_stage_is_taken(world, tmp_path, script):
     output = tmp_path / "out"
