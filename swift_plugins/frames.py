@@ -13,7 +13,9 @@ import io
 import math
 import os
 import struct
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,6 +30,7 @@ Image.MAX_IMAGE_PIXELS = 32_000_000
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")  # suffixes of files that are one picture
 Source = str | os.PathLike | bytes | BinaryIO
+Times = tuple[list[int], list[int]]
 
 
 def read_picture(path: str | os.PathLike) -> Image.Image:
@@ -64,36 +67,37 @@ def segment_centre_indices(n: int, k: int) -> list[int]:
 def count_frames(source: Source) -> int:
     """Number of frames that decoding gives; counts packets without decoding where the container tells their times."""
     with _errors(source):
-        times = _times(source)
+        with _open(source) as container:
+            times = _times(container)
         return len(times[0]) if times else sum(1 for _ in _decode(source))
 
 
 def read_frames(source: Source, indices: Sequence[int]) -> list[Image.Image]:
     """RGB pictures of the frames at `indices` (any order, repeats allowed), from a path, bytes or a binary file.
 
-    Seeks to the last key frame before the next wanted frame wherever that skips decoding, and falls back to decoding
-    from the start where the container's times are missing or ambiguous. Raises `InputError` for what is no video or
-    has no such frame, `ValueError` for a negative index.
+    Decodes what the wanted frames need, from the last key frame before them, and falls back to decoding from the start
+    where the container's times are missing or ambiguous. Raises `InputError` for what is no video or has no such
+    frame, `ValueError` for a negative index.
     """
     if any(i < 0 for i in indices):
         raise ValueError(f"negative frame index in {list(indices)}")
-    with _errors(source):
-        return _read(source, indices, _times(source))
+    with _errors(source), _open(source) as container:
+        return _read(source, container, indices, _times(container))
 
 
 def sample_frames(source: Source, k: int) -> list[Image.Image]:
     """The `k` segment-centre frames of a video as RGB pictures."""
-    with _errors(source):
-        times = _times(source)
+    with _errors(source), _open(source) as container:
+        times = _times(container)
         n = len(times[0]) if times else sum(1 for _ in _decode(source))
         if n == 0:
             raise InputError("has no frame that can be decoded", _name(source))
-        return _read(source, segment_centre_indices(n, k), times)
+        return _read(source, container, segment_centre_indices(n, k), times)
 
 
-def _read(source: Source, indices: Sequence[int], times: tuple[list[int], list[int]] | None) -> list[Image.Image]:
+def _read(source: Source, container, indices: Sequence[int], times: Times | None) -> list[Image.Image]:
     wanted = sorted(set(indices))
-    pictures = _by_time(source, wanted, *times) if times and wanted and wanted[-1] < len(times[0]) else None
+    pictures = _by_time(container, wanted, *times) if times and wanted and wanted[-1] < len(times[0]) else None
     if pictures is None:
         pictures, count = {}, 0
         for count, frame in enumerate(_decode(source), 1):
@@ -160,7 +164,9 @@ def _decode(source: Source):
 
 def _upright(frame: av.VideoFrame) -> Image.Image:
     """The frame as its display matrix says to show it: turned by quarters, mirrored where a front camera says so."""
-    image = frame.to_image()
+    plane = frame.reformat(format="rgb24").planes[0]
+    lines = abs(plane.line_size), 1 if plane.line_size > 0 else -1  # as `to_image` has it, without its copies
+    image = Image.frombuffer("RGB", (frame.width, frame.height), plane, "raw", "RGB", *lines)
     if "DISPLAYMATRIX" not in frame.side_data:
         return image
     a, b, _, c, d = struct.unpack_from("<5i", frame.side_data["DISPLAYMATRIX"])  # (x, y) goes to (ax + cy, bx + dy)
@@ -171,43 +177,54 @@ def _upright(frame: av.VideoFrame) -> Image.Image:
     return image.transpose(turns[quarters]) if quarters else image
 
 
-def _times(source: Source) -> tuple[list[int], list[int]] | None:
+def _times(container) -> Times | None:
     """Times of all frames and of the key frames, in display order; None where they do not identify a frame."""
     times, keys = [], []
-    with _open(source) as container:
-        for packet in container.demux(video=0):
-            if packet.size == 0 or packet.is_discard:  # the flush packet; what an edit list cuts away
-                continue
-            if packet.pts is None or packet.is_corrupt:
-                return None
-            times.append(packet.pts)
-            if packet.is_keyframe:
-                keys.append(packet.pts)
+    for packet in container.demux(video=0):
+        if packet.size == 0 or packet.is_discard:  # the flush packet; what an edit list cuts away
+            continue
+        if packet.pts is None or packet.is_corrupt:
+            return None
+        times.append(packet.pts)
+        if packet.is_keyframe:
+            keys.append(packet.pts)
     if len(set(times)) < len(times):
         return None
     return sorted(times), sorted(keys)
 
 
-def _by_time(source: Source, wanted: list[int], times: list[int], keys: list[int]) -> dict[int, Image.Image] | None:
-    """Pictures by index, seeking; None as soon as the decoder gives anything but the frame that the times promise."""
+def _by_time(container, wanted: list[int], times: list[int], keys: list[int]) -> dict[int, Image.Image] | None:
+    """Pictures by index, from the last key frame before each; None as soon as the decoder does not give a frame that
+    the times promise."""
     pictures: dict[int, Image.Image] = {}
-    with _open(source) as container:
-        stream = container.streams.video[0]
-        frames, position, started = container.decode(stream), None, False
-        for index in wanted:
-            target = times[index]
-            key = max((k for k in keys if k <= target), default=None)
-            if key is not None and key > (times[0] if position is None else position):
-                container.seek(key, stream=stream)
-                frames, started = container.decode(stream), True
-            for frame in frames:
-                if frame.pts is None or frame.pts > target or (not started and frame.pts != times[0]):
+    if not keys or keys[0] > times[wanted[0]]:
+        return None
+    for key, run in groupby(wanted, lambda index: keys[bisect_right(keys, times[index]) - 1]):
+        indices = {times[index]: index for index in run}
+        try:
+            container.seek(key, stream=container.streams.video[0])
+            for place, frame in enumerate(_decode_for(container, {key, *indices})):
+                if place == 0 and key == times[0] != frame.pts:
                     return None
-                started = True
-                position = frame.pts
-                if position == target:
-                    pictures[index] = _upright(frame)
-                    break
-            else:
-                return None
+                if frame.pts in indices:
+                    pictures[indices.pop(frame.pts)] = _upright(frame)
+        except av.FFmpegError:  # decoding from the start tells what is wrong
+            return None
+        if indices:
+            return None
     return pictures
+
+
+def _decode_for(container, wanted: set[int]) -> Iterator[av.VideoFrame]:
+    """Frames from where the container stands to the last of these times, without frames that are neither wanted nor
+    needed by another (half of an ordinary clip)."""
+    stream, left = container.streams.video[0], set(wanted)
+    for packet in container.demux(stream):
+        if packet.size == 0:
+            break
+        stream.codec_context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+        yield from packet.decode()
+        left.discard(packet.pts)
+        if not left:
+            break
+    yield from stream.decode(None)  # what the decoder holds back for their order
