@@ -21,6 +21,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import accumulate, groupby
 
+import numpy as np
 import torch
 import yaml
 from PIL import Image
@@ -212,6 +213,9 @@ class EmoverseTemplate(ChannelOfEveryRow, Template):
         if "tiles" in image.info:
             return image.info["tiles"]
         most = self.video_max_num if image.info.get("of_video") else self.max_num
+        if most == 1 and image.mode == "RGB":  # what the processor does, without its copies
+            tile = image.resize((self.side, self.side), self.image_processor.resample)
+            return torch.from_numpy(np.array(tile)).permute(2, 0, 1)[None].contiguous()
         settings = {"crop_to_patches": most > 1, "max_patches": most, "do_rescale": False, "do_normalize": False}
         return self.image_processor(image, **settings, return_tensors="pt")["pixel_values"]
 

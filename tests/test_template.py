@@ -249,6 +249,16 @@ def test_frames_and_tiles_from_the_environment(
     assert len(encoded["pixel_values"]) == image_tiles + frames * frame_tiles
 
 
+@pytest.mark.parametrize("size", [(60, 90), (448, 448), (1280, 720), (1, 300)])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_one_tile_is_what_the_image_processor_makes(large, size, mode):
+    template = template_of(large)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size, 4), np.uint8)).convert(mode)
+    settings = {"do_rescale": False, "do_normalize": False, "return_tensors": "pt"}
+    expected = template.image_processor(image, **settings)["pixel_values"]
+    assert expected.shape == (1, 3, 448, 448) and template._tiles(image).equal(expected)
+
+
 def test_no_frames_is_no_setting(checkpoint, monkeypatch):
     monkeypatch.setenv("VIDEO_SEGMENTS", "0")
     with pytest.raises(ValueError, match="VIDEO_SEGMENTS must be 1 or more"):
