@@ -15,7 +15,7 @@ import argparse
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,8 +110,11 @@ class Meter:
             return self.template.encode({"messages": messages, "images": images, "videos": videos})["input_ids"]
 
 
-def read_settings(config: Path, stage: str, flags: Sequence[str]) -> dict[str, Any]:
-    """SETTINGS as `swift sft CONFIG/<stage>.yaml FLAGS` would have them: ms-swift itself turns the file into flags.
+def read_settings(
+    config: Path, stage: str, flags: Sequence[str], wanted: dict[str, tuple[Callable, Any]] = SETTINGS
+) -> dict[str, Any]:
+    """What is `wanted` of a stage, as `swift sft CONFIG/<stage>.yaml FLAGS` would have it: ms-swift itself turns the
+    file into flags. wanted: name → how its text is read, ms-swift's default.
 
     Raises `InputError` for a missing or broken file and for a value that is not a number where one is expected.
     """
@@ -126,7 +129,7 @@ def read_settings(config: Path, stage: str, flags: Sequence[str]) -> dict[str, A
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:  # the last for a list or a text
         raise InputError(f"is not a configuration in YAML: {error}", path) from None
     parser = argparse.ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
-    for name, (kind, default) in SETTINGS.items():
+    for name, (kind, default) in wanted.items():
         parser.add_argument(f"--{name}", type=kind, default=default)
     try:
         return vars(parser.parse_known_args(arguments)[0])
