@@ -8,7 +8,7 @@ TYPED := swift_plugins/tasks swift_plugins/scoring swift_plugins/files.py swift_
 # One process per core, one file of tests after the other in each.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: help demo check test lint types install install-dev clean
+.PHONY: help demo check test bench lint types install install-dev clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,10 @@ check: lint types ## lint, types and the fast tests: a minute
 
 test: install-dev ## every test; ARGS="-k resume" and the like come after
 	$(PYTEST) $(ARGS)
+
+bench: install-dev ## every measurement that this machine can make, an hour or so: benchmarks/results.json, RESULTS.md
+	for name in encoding train_throughput; do $(BIN)/python -m benchmarks.$$name || exit; done
+	$(BIN)/python -m benchmarks.measure
 
 lint: install-dev ## style
 	$(BIN)/ruff check .

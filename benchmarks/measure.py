@@ -1,4 +1,7 @@
-"""Side-by-side measurements: ours and theirs in turn, medians, one line a name in benchmarks/results.json."""
+"""Side-by-side measurements: ours and theirs in turn, medians, one entry a name in benchmarks/results.json.
+
+python -m benchmarks.measure        # writes their table into benchmarks/RESULTS.md
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
-from swift_plugins.files import read_json, write_json
+from swift_plugins.files import atomic_open, read_json, run_cli, write_json
 
 RESULTS = Path(__file__).parent / "results.json"
+PAGE = RESULTS.with_name("RESULTS.md")
+BEGIN, END = "<!-- of results.json -->\n", "<!-- end -->\n"
 
 
 def alternate(
@@ -28,3 +33,25 @@ def alternate(
     write_json(RESULTS, dict(sorted({**kept, name: entry | {"unit": unit}}.items())))
     print(f"{name}: {ratio:.2f} (ours {a:.4g}, theirs {b:.4g} {unit}; medians of {runs})", flush=True)
     return ratio
+
+
+def table(results: dict) -> str:
+    """Markdown of the entries, one line each."""
+    lines = ["| name | ratio | ours | theirs | unit | runs |", "|---|---|---|---|---|---|"]
+    for name, entry in results.items():
+        cells = (f"`{name}`", f"{entry['ratio']:.2f}", entry["ours"], entry["theirs"], entry["unit"], entry["runs"])
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Write the table into the page, between its two marks."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    with atomic_open(PAGE) as page:
+        page.write(f"{before}{BEGIN}{table(read_json(RESULTS))}{END}{after}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -21,9 +21,12 @@ hold_output
 quiet
 # swift infer writes as it goes: only a finished file gets the final name.
 rm -f "$RESULT.part"
+start=$SECONDS
 swift infer "$CONFIG_DIR/infer.yaml" --adapters "$CHECKPOINT" --result_path "$RESULT.part" \
     --external_plugins "$PLUGIN" "$@"
 mv "$RESULT.part" "$RESULT"
+rows=$(wc -l <"$RESULT") seconds=$((SECONDS - start > 0 ? SECONDS - start : 1))
+echo "answered $((rows)) rows in $seconds s, $((rows / seconds)).$((rows * 10 / seconds % 10)) rows/s with the model's loading"
 scores=(--json "${RESULT%.jsonl}.scores.json" --report "${RESULT%.jsonl}.report")
 [[ " $* " == *" --val_dataset "* ]] || scores+=(--require-all) # every test row was asked for
 if [ -f "$AMT_DATA/report.train.json" ]; then scores+=(--built "$AMT_DATA/report.train.json"); fi

@@ -22,11 +22,11 @@ if "LOCAL_RANK" in os.environ:
         # are never synchronised, and every process trains alone on its part of the rows.
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
 
-from swift_plugins import backbones, chat_page, dataset, packing, rewards, runs, template  # noqa: E402
+from swift_plugins import answering, backbones, chat_page, dataset, packing, rewards, runs, template  # noqa: E402
 from swift_plugins.internvl2 import register as internvl2  # noqa: E402
 
 if not runs.registered():  # ms-swift imports this file by its path, our programs and tests as a module
-    for module in (internvl2, template, packing, backbones, dataset, rewards, chat_page, runs):
+    for module in (internvl2, template, packing, answering, backbones, dataset, rewards, chat_page, runs):
         module.register()
     if "evalscope" in sys.modules:  # `swift eval` has imported it
         from swift_plugins import eval_backend

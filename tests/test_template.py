@@ -17,6 +17,7 @@ from swift.template import get_template
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, pipeline
 
 import swift_plugins.emoverse  # noqa: F401
+from swift_plugins.answering import AnsweringEngine
 from swift_plugins.files import InputError
 from swift_plugins.frames import sample_frames
 from swift_plugins.internvl2 import KINDS, LAYOUTS, load_internvl2, load_tokenizer
@@ -305,6 +306,8 @@ def test_a_batch_answers_like_single_requests(checkpoint, kind, picture, clip):
     ]
     greedy = RequestConfig(max_tokens=8, temperature=0)
     together = [response.choices[0].message.content for response in engine.infer(requests, greedy)]
+    several = AnsweringEngine(engine.model, template=engine.template, max_batch_size=2)
+    assert [response.choices[0].message.content for response in several.infer(requests, greedy)] == together
     alone = [engine.infer([request], greedy)[0].choices[0].message.content for request in requests]
     assert together == alone and len(set(together)) > 1
 
