@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,18 +43,19 @@ class Options(ModelOptions):
     html: Path | None = option(None, metavar="DIR", help="write DIR/index.html with the pictures in it")
 
 
-def texts(options: Options, clips: list[Path]) -> dict[Path, str]:
-    """What is said in each clip."""
+def text_of(options: Options) -> Callable[[Path], str]:
+    """A function that tells what is said in a clip; raises `InputError` for a file beside it that is no transcript."""
     from app.clips import transcript, transcript_file
 
     if options.text is not None and options.text_file is not None:
         raise InputError("give --text or --text-file, not both")
     if options.text is not None:
-        return dict.fromkeys(clips, transcript(options.text, "--text"))
+        said = transcript(options.text, "--text")
+        return lambda clip: said
     if options.text_file is not None:
-        return dict.fromkeys(clips, transcript_file(options.text_file))
-    beside = {clip: clip.with_suffix(".txt") for clip in clips}
-    return {clip: transcript_file(path) if path.is_file() else "" for clip, path in beside.items()}
+        said = transcript_file(options.text_file)
+        return lambda clip: said
+    return lambda clip: transcript_file(beside) if (beside := clip.with_suffix(".txt")).is_file() else ""
 
 
 def table_of(csv: Path | None, clip: Path) -> Path | None:
@@ -95,7 +96,7 @@ def main() -> int:
         if place:
             check_place(place)
     clips = list(find_clips(options.clips))
-    said = texts(options, clips)
+    said = text_of(options)
     if options.csv is not None and options.csv.is_file() and len(clips) > 1:
         raise InputError(f"is one clip's table, and there are {len(clips)} clips: give the folder", options.csv)
     checkpoint, wanted = checkpoint_and_channels(options, options.task)
@@ -107,10 +108,10 @@ def main() -> int:
             folder = Path(scratch) / str(number)
             folder.mkdir()
             try:
-                clip = Clip(path, said[path], table_of(options.csv, path))
+                clip = Clip(path, said(path), table_of(options.csv, path))
                 record, page = look_and_ask(model, clip, wanted, wording, folder, options.openface)
             except InputError as error:
-                record, page = {"clip": str(path), "text": said[path], "error": str(error)}, []
+                record, page = {"clip": str(path), "text": "", "error": str(error)}, []
             records.append(record)
             pages.append(page)
             print("\n".join(lines(record)), flush=True)

@@ -93,12 +93,17 @@ def transcript_file(path: Path) -> str:
     """The transcript that a text file holds."""
     try:
         with path.open("rb") as file:
-            text = file.read(8 * LONGEST_TEXT).decode("utf-8")
+            content = file.read(8 * LONGEST_TEXT + 1)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", path) from None
+    if len(content) > 8 * LONGEST_TEXT:
+        raise InputError(
+            f"has {path.stat().st_size:,} bytes; a clip's transcript has {LONGEST_TEXT:,} characters", path
+        )
+    try:
+        return transcript(content.decode("utf-8").strip(), str(path))
     except UnicodeDecodeError:
         raise InputError("is not UTF-8 text", path) from None
-    return transcript(text.strip(), str(path))
 
 
 def look(clip: Clip, scratch: Path, openface: Path | None = None, frames: int = 8) -> Look:

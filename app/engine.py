@@ -159,6 +159,8 @@ class LocalModel:
             logging.disable_progress_bar()
             if not torch.accelerator.is_available():
                 arguments["torch_dtype"] = "float32"
+                if "OMP_NUM_THREADS" not in os.environ:  # threads that share a core wait for each other
+                    torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
             model, self._template = prepare_model_template(InferArguments(**arguments))
             if getattr(self._template, "media_cache", 0) is None:  # every task asks about the same clip
                 self._scratch = tempfile.TemporaryDirectory(prefix="emoverse-")

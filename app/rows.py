@@ -9,6 +9,7 @@ Rows stay on the disk; in memory is what they are found by, some hundred bytes a
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -137,7 +138,7 @@ class Shelf:
     def media(self, row: dict) -> list[Path]:
         """Where a row's pictures and clips are, whether or not they exist."""
         names = [name for name in media_of(row) if len(name) < 1000]  # a longer one is a picture itself
-        return [Path(name) if Path(name).is_absolute() else Path(self.media_root or ".", name) for name in names]
+        return [Path(os.path.abspath(os.path.join(self.media_root or "", name))) for name in names]
 
     def clip(self, name: str) -> dict[str, Any]:
         """What all rows and records tell of the clip with this id: `media`, `answers` per channel, `peak`, `text`."""

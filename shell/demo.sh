@@ -94,7 +94,7 @@ text="$(head -n 1 "$DATA/meld.mer.test.jsonl" |
     python -c 'import json, sys; print(json.loads(sys.stdin.read())["facts"]["transcript"])')"
 printf '\nOne of these clips, asked with ask.py (a page with its picture: %s)\n' "$OUTPUT/ask/index.html"
 python "$ROOT/ask.py" "$raw/meld/$clip.mp4" --text "$text" --checkpoint "$(last_checkpoint "$OUTPUT/stage2")" --html "$OUTPUT/ask" \
-    --csv "$raw/meld/openface/$clip.csv" --task msa mer fer 2>"$OUTPUT/logs/ask.log" || {
+    --csv "$raw/meld/openface/$clip.csv" --task msa mer fer eri 2>"$OUTPUT/logs/ask.log" || {
     tail -n 5 "$OUTPUT/logs/ask.log" >&2
     fail "ask.py ended with an error; all it said is in $OUTPUT/logs/ask.log"
 }

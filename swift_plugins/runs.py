@@ -16,7 +16,7 @@ from PIL import Image
 from swift.pipelines.base import SwiftPipeline
 from swift.utils import is_master
 
-from swift_plugins.files import InputError, described, hold, shown
+from swift_plugins.files import InputError, described, hold, read_json, shown
 
 # What the file system refuses and a user can mend.
 REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
@@ -84,9 +84,29 @@ def registered() -> bool:
     return getattr(SwiftPipeline.main, "__name__", "") == "locked"
 
 
+def guessed(arguments: list[str]) -> str | None:
+    """What to say to a command line that names an InternVL2 folder and no model type: ms-swift takes it for another.
+
+    None where the type is said, comes with an adapter or a checkpoint, or the folder is of another kind; and for programs
+    that are not ms-swift's.
+    """
+    if Path(arguments[0]).parts[-3:-1] != ("swift", "cli"):
+        return None
+    flags = {flag.partition("=")[0] for flag in arguments if flag.startswith("--")}
+    if "--model" not in arguments or flags & {"--model_type", "--adapters", "--ckpt_dir", "--resume_from_checkpoint"}:
+        return None
+    config = Path(*arguments[arguments.index("--model") + 1 :][:1], "config.json")
+    if not config.is_file() or "InternVLChatModel" not in (read_json(config).get("architectures") or ()):
+        return None
+    return f"{config.parent} is an original InternVL2 checkpoint: say --model_type emoverse"
+
+
 def register() -> None:
     """Lock what runs write to, and end them in one line where the reason is known."""
     SwiftPipeline.main = _one_at_a_time(SwiftPipeline.main)
+    if told := guessed(sys.argv):
+        print(f"error: {told}", file=sys.stderr, flush=True)
+        sys.exit(2)
     other_errors = sys.excepthook
 
     def in_one_line(kind, error, trace) -> None:

@@ -1,10 +1,15 @@
-"""Which rows `swift infer` answers together."""
+"""Which rows `swift infer` answers together, and which command lines it refuses."""
+
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from swift_plugins.answering import plan
+from swift_plugins.runs import guessed
+from tests.conftest import ROOT
+from tests.warm_swift import swift
 
 pytestmark = pytest.mark.swift
 
@@ -30,3 +35,28 @@ def test_every_row_once_and_no_batch_larger_than_the_longest_rows_would_be(token
 )
 def test_batches(tokens, size, expected):
     assert plan(tokens, size) == expected
+
+
+@pytest.mark.parametrize(
+    "architecture, flags, told",
+    [
+        ("InternVLChatModel", [], True),
+        ("InternVLChatModel", ["--model_type", "emoverse"], False),
+        ("InternVLChatModel", ["--model_type=emoverse"], False),
+        ("InternVLChatModel", ["--adapters", "ckpt"], False),  # whose arguments say the type
+        ("InternVLForConditionalGeneration", [], False),
+    ],
+)
+def test_an_internvl2_folder_without_its_type_is_refused(tmp_path, architecture, flags, told):
+    """ms-swift would take it for a model of its own, and end in a traceback that speaks of torchvision."""
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": [architecture]}))
+    said = guessed(["/lib/swift/cli/infer.py", "--model", str(tmp_path), *flags])
+    assert guessed(["/lib/swift_plugins/run_stage.py", "--model", str(tmp_path)]) is None, "it reads the configuration"
+    assert said == (f"{tmp_path} is an original InternVL2 checkpoint: say --model_type emoverse" if told else None)
+
+
+def test_and_ends_the_command_before_anything_loads(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["InternVLChatModel"]}))
+    plugin = ROOT / "swift_plugins" / "emoverse.py"
+    log = swift("infer", "--model", tmp_path, "--external_plugins", plugin, cwd=tmp_path, status=2)
+    assert log.splitlines()[-1] == f"error: {tmp_path} is an original InternVL2 checkpoint: say --model_type emoverse"

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from app.asking import checkpoint_and_channels
-from app.clips import LONGEST_TEXT, Clip, find_clips, look, transcript
+from app.clips import LONGEST_TEXT, Clip, find_clips, look, transcript, transcript_file
 from app.engine import DEMO, newest_checkpoint, shares
 from ask import Options
 from swift_plugins.files import InputError
@@ -230,3 +230,20 @@ def test_what_an_adapter_was_trained_on_is_what_it_is_asked(tmp_path, capsys, tr
 
 def test_shares():
     assert shares([-1000.0, -1000.0 + np.log(3)]) == pytest.approx([0.25, 0.75])
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"word " * 30_000, "has 150,000 bytes; a clip's transcript has 5,000 characters"),
+        ("很好".encode() * 20_000, "has 120,000 bytes; a clip's transcript has 5,000 characters"),
+        (b"word " * 1_200, "the transcript has 5,999 characters; a clip's has at most 5,000"),
+        (b"caf\xe9", "is not UTF-8 text"),
+    ],
+)
+def test_a_transcript_that_cannot_be_one(tmp_path, content, message):
+    path = tmp_path / "clip.txt"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as refused:
+        transcript_file(path)
+    assert str(refused.value) == f"{path}: {message}"
