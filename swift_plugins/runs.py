@@ -87,8 +87,8 @@ def registered() -> bool:
 def guessed(arguments: list[str]) -> str | None:
     """What to say to a command line that names an InternVL2 folder and no model type: ms-swift takes it for another.
 
-    None where the type is said, comes with an adapter or a checkpoint, or the folder is of another kind; and for programs
-    that are not ms-swift's.
+    None where the type is said, comes with an adapter or a checkpoint, or the folder is of another kind; and for
+    programs that are not ms-swift's.
     """
     if Path(arguments[0]).parts[-3:-1] != ("swift", "cli"):
         return None
