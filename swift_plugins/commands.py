@@ -20,6 +20,7 @@ MODULES = {
     "fer": "data_prep.fer",
     "eri": "data_prep.eri",
     "doctor": "data_prep.doctor",
+    "features": "data_prep.features",
     "peak-frame": "data_prep.peak_frame",
     "mixture": "swift_plugins.mixture",
     "score": "compute_result",

@@ -17,6 +17,7 @@ that is full costs speed and one warning.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -48,9 +49,12 @@ def file_key(path: str | os.PathLike) -> dict:
 
 
 class MediaCache:
-    """Entries of tensors in a folder of `limit` bytes at most; several processes may share it."""
+    """Entries of tensors in a folder of `limit` bytes at most; several processes may share it.
 
-    def __init__(self, folder: Path, limit: int):
+    Without a limit nothing is counted and nothing goes: whoever fills the folder has looked at the disk.
+    """
+
+    def __init__(self, folder: Path, limit: int | None):
         self.folder, self.limit = folder, limit
         self.start = time.time() - 1  # file systems round down
         self.used: int | None = None  # bytes, as last counted
@@ -73,7 +77,8 @@ class MediaCache:
                 tensors = {name: entry.get_tensor(name) for name in entry.keys()}  # noqa: SIM118 (it is no mapping)
             if about.get("sum") != _checksum(tensors):
                 return None
-            os.utime(path)
+            with contextlib.suppress(OSError):  # somebody else's file, or a disk that is only read
+                os.utime(path)
         except (OSError, SafetensorError):
             return None
         return tensors
@@ -84,7 +89,7 @@ class MediaCache:
             return
         body = save(tensors, {"key": _text(key), "sum": _checksum(tensors)})
         try:
-            if not self._room(len(body)):
+            if self.limit is not None and not self._room(len(body)):
                 return
             with atomic_open(self.path(key), "wb") as file:
                 file.write(body)
@@ -92,8 +97,9 @@ class MediaCache:
             self.open = False
             log.warning(f"media cache: {described(error)}; clips are prepared anew each time")
             return
-        self.used += len(body)
-        self.written += 1
+        if self.limit is not None:
+            self.used += len(body)
+            self.written += 1
 
     def _room(self, size: int) -> bool:
         """Whether so many bytes more stay within the bound, after what earlier runs left has made way."""

@@ -4,13 +4,14 @@ Which one belongs to a checkpoint is read from the checkpoint (`swift_plugins.in
 Tile size and tokens per tile come from its config. From the environment, as with ms-swift's own `internvl2`:
 
     AMT_CACHE, AMT_CACHE_GB            folder and bound of the cache of prepared clips (swift_plugins.media_cache)
+    AMT_FEATURES                       folder of what the frozen vision tower sees (swift_plugins.features)
     VIDEO_SEGMENTS (or NUM_SEGMENTS)   frames per video, default 8
     MAX_NUM, VIDEO_MAX_NUM             most tiles per image and per frame, default 1; more adds InternVL2's thumbnail
     CHAT_TOKENS=pieces                 prompt and answer are tokenized each by itself, as ms-swift 2 did in EmoVerse's
                                        official fine-tuning; default whole, one text, as InternVL2 does. They differ
                                        where the tokenizer is SentencePiece's: an answer starts with `▁Joy`, not `Joy`
 
-They are no part of a checkpoint: but for the cache, repeat for inference what training used.
+They are no part of a checkpoint: but for the first three, repeat for inference what training used.
 """
 
 from __future__ import annotations
@@ -32,13 +33,16 @@ from swift.template.vision_utils import load_file
 from swift.utils import get_env_args, is_deepspeed_enabled, is_dist
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
+from swift_plugins import features as vision
 from swift_plugins import media_cache, packing
 from swift_plugins.files import CONFIGS, InputError
-from swift_plugins.frames import Source, sample_frames
+from swift_plugins.frames import Source, read_picture, sample_frames
 from swift_plugins.internvl2 import IMAGE_TOKEN, KINDS, NATIVE_KINDS, preprocessor_config, slow_text, tile_side
 
 PROMPTS = CONFIGS / "prompts.yaml"
 IMAGE = ["<img>", [-100], "</img>\n"]
+READY = 3  # dimensions of tiles that the vision tower has seen: (tiles, tokens, width)
+SERVED = ("vllm", "lmdeploy", "sglang")  # modes in which another program looks at the pictures
 
 
 def video_source(video: str | bytes | dict) -> Source:
@@ -110,6 +114,7 @@ class EmoverseTemplate(ChannelOfEveryRow, Template):
         del settings["image_processor_type"]
         self.image_processor = GotOcr2ImageProcessorPil(**settings)
         self.media_cache = media_cache.from_environment()
+        self.features = vision.from_environment(self.model_info.model_dir, self.config, self.model_info.torch_dtype)
         expected = KINDS[NATIVE_KINDS[self.config.text_config.model_type]].template
         if self.template_meta.template_type != expected:
             raise ValueError(
@@ -128,23 +133,44 @@ class EmoverseTemplate(ChannelOfEveryRow, Template):
     def _preprocess_inputs(self, inputs):
         if self.counting:
             inputs.images = [_blank() for _ in inputs.images]
+        elif self.features is not None and not inputs.objects and self._get_max_pixels(inputs) is None:
+            rule = self.rule(video=False)
+            inputs.images = [(self._ready(image, rule) or [image])[0] for image in inputs.images]
         super()._preprocess_inputs(inputs)
 
     def _frames(self, video) -> list:
         """The pictures of one video, marked as such for `_tiles`."""
         if self.counting:
             return [_blank() for _ in range(self.video_segments)]
+        rule = self.rule(video=True)
+        ready = self._ready(video, rule)
+        if ready is not None:
+            return ready
         if self.media_cache is None or not isinstance(video, str | os.PathLike) or not os.path.isfile(video):
             return self._marked(sample_frames(video_source(video), self.video_segments))
-        rule = {"frames": self.video_segments, "tiles": self.video_max_num, "side": self.side}
         key = media_cache.file_key(video) | rule
         prepared = self.media_cache.load(key)
         if prepared is None:
-            frames = self._marked(sample_frames(video, self.video_segments))
-            tiles = [self._tiles(frame) for frame in frames]
+            tiles = self.tiles_of(video, video=True)
             prepared = {"tiles": torch.cat(tiles), "counts": torch.tensor([len(tile) for tile in tiles])}
             self.media_cache.save(key, prepared)
         return [_blank(tiles) for tiles in prepared["tiles"].split(prepared["counts"].tolist())]
+
+    def rule(self, video: bool) -> dict:
+        """How a file becomes tiles, as the keys of prepared media say it."""
+        frames = {"frames": self.video_segments} if video else {}
+        return frames | {"tiles": self.video_max_num if video else self.max_num, "side": self.side}
+
+    def tiles_of(self, path: str | os.PathLike, video: bool) -> list[torch.Tensor]:
+        """Bytes of the tiles of each picture of a file, (tiles, 3, side, side). Raises `InputError`."""
+        pictures = self._marked(sample_frames(path, self.video_segments)) if video else [read_picture(path)]
+        return [self._tiles(picture) for picture in pictures]
+
+    def _ready(self, media, rule: dict) -> list | None:
+        """Pictures that stand for the prepared features of a file; None where it has none."""
+        path = None if self.features is None or self.mode in SERVED else vision.media_file(media)
+        found = path and self.features.find(path, rule)
+        return [_blank(tiles) for tiles in found] if found else None
 
     @staticmethod
     def _marked(frames: list) -> list:
@@ -167,8 +193,20 @@ class EmoverseTemplate(ChannelOfEveryRow, Template):
             places,
             lambda i: [token] * counts[i],
         )
-        encoded["pixel_values"] = self._normalised(torch.cat(tiles)) if tiles and not self.counting else None
+        seen = [part for part in tiles if part.dim() != READY and not self.counting]
+        encoded["pixel_values"] = self.normalised(torch.cat(seen)) if seen else None
+        if self.features is not None and tiles and not self.counting:
+            ready = [part for part in tiles if part.dim() == READY]
+            encoded["vision_features"] = torch.cat(ready) if ready else None
+            encoded["prepared"] = torch.tensor([part.dim() == READY for part in tiles for _ in part])
         return encoded
+
+    def _data_collator_mm_data(self, batch):
+        collated = super()._data_collator_mm_data(batch)
+        for name in ("vision_features", "prepared"):
+            if parts := [row[name] for row in batch if row.get(name) is not None]:
+                collated[name] = torch.cat(parts)
+        return collated
 
     def _tokenize(self, context, **kwargs):
         if isinstance(context, str):
@@ -209,7 +247,7 @@ class EmoverseTemplate(ChannelOfEveryRow, Template):
         return ids
 
     def _tiles(self, image) -> torch.Tensor:
-        """(tiles, 3, side, side) bytes of one picture."""
+        """(tiles, 3, side, side) bytes of one picture; (tiles, tokens, width) of one that the tower has seen before."""
         if "tiles" in image.info:
             return image.info["tiles"]
         most = self.video_max_num if image.info.get("of_video") else self.max_num
@@ -219,7 +257,7 @@ class EmoverseTemplate(ChannelOfEveryRow, Template):
         settings = {"crop_to_patches": most > 1, "max_patches": most, "do_rescale": False, "do_normalize": False}
         return self.image_processor(image, **settings, return_tensors="pt")["pixel_values"]
 
-    def _normalised(self, tiles: torch.Tensor) -> torch.Tensor:
+    def normalised(self, tiles: torch.Tensor) -> torch.Tensor:
         """Bytes as the vision tower wants them, to the last bit what the image processor makes of them."""
         mean, deviation = (
             torch.tensor(values)[:, None, None]
@@ -241,14 +279,20 @@ class EmoverseTemplate(ChannelOfEveryRow, Template):
         model = self.get_base_model(model)
         embedding = model.get_input_embeddings()
         embeds = embedding(inputs["input_ids"])
-        pixels = inputs.get("pixel_values")
+        pixels, ready = inputs.get("pixel_values"), inputs.get("vision_features")
+        if self.features is not None:
+            vision.refuse_trained(model)
         features = partial(
             model.get_image_features,
             vision_feature_layer=self.config.vision_feature_layer,
             vision_feature_select_strategy=self.config.vision_feature_select_strategy,
         )
-        if pixels is not None:
-            image = features(pixels.to(embeds.device)).pooler_output.to(embeds.device, embeds.dtype)
+        if pixels is not None or ready is not None:
+            if ready is None:
+                image = features(pixels.to(embeds.device)).pooler_output
+            else:
+                image = vision.projected(model, pixels, ready.to(embeds.device), inputs["prepared"])
+            image = image.to(embeds.device, embeds.dtype)
             places = (inputs["input_ids"] == self.config.image_token_id).unsqueeze(-1)
             embeds = embeds.masked_scatter(places.expand_as(embeds), image)
         elif self.is_training and (is_dist() or is_deepspeed_enabled()):

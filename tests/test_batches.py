@@ -1,4 +1,5 @@
-"""Batches of every form train alike: row by row, padded, laid end to end without padding, from prepared clips."""
+"""Batches of every form train alike: row by row, padded, laid end to end without padding, from prepared clips, and from
+what the vision tower saw before."""
 
 import numpy as np
 import pytest
@@ -9,8 +10,11 @@ from swift.template import get_template
 
 import swift_plugins.emoverse  # noqa: F401
 from swift_plugins import batches, packing
-from swift_plugins.files import InputError
+from swift_plugins.features import Features
+from swift_plugins.files import InputError, write_rows
+from swift_plugins.internvl2 import native_config
 from swift_plugins.media_cache import GB, MediaCache
+from tests.conftest import in_process
 from tests.test_frames import write_clip
 from tests.test_template import row
 from tests.tiny_internvl2 import tiny_checkpoint
@@ -35,8 +39,20 @@ def rows(tmp_path_factory):
     ]
 
 
-def gradients(folder, rows, form, attention, window=None, cache=None):
-    """(loss, every gradient by name) of one optimiser step over the rows: ms-swift divides by their answered tokens."""
+def seen_before(folder, rows, out, *kinds):
+    """The features of all videos or images of the rows."""
+    data, common = out.with_suffix(".amt"), {"channel": "meld.mer", "query": "", "response": ""}
+    media = [{kind: row[kind] for kind in kinds if kind in row} for row in rows]
+    data.mkdir()
+    write_rows(data / "meld.mer.train.jsonl", ({"id": str(i), **common, **named} for i, named in enumerate(media)))
+    done = in_process("-m", "data_prep.features", "--model", folder, "--data", data, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return Features(out, folder, native_config(folder), torch.float32)
+
+
+def gradients(folder, rows, form, attention, window=None, cache=None, features=None):
+    """(loss, every gradient by name, whether the tower looked) of one optimiser step over the rows: ms-swift divides by
+    their answered tokens."""
     model, processor = get_model_processor(
         str(folder), model_type="emoverse", torch_dtype=torch.float32, attn_impl=attention
     )
@@ -44,11 +60,12 @@ def gradients(folder, rows, form, attention, window=None, cache=None):
         model.config.text_config.sliding_window = window
     template = get_template(processor, padding_free=form == "padding-free")
     template.set_mode("train")
-    template.media_cache = cache
+    template.media_cache, template.features = cache, features
     encoded = [template.encode(data, return_length=True) for data in rows]
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("vision_tower" not in name)
-    total = 0.0
+    looks, total = [], 0.0
+    model.model.vision_tower.register_forward_hook(lambda *_: looks.append(1))
     answered = sum(sum(label != -100 for label in data["labels"][1:]) for data in encoded)
     for batch in [[data] for data in encoded] if form == ONE else [encoded]:
         inputs = template.pre_forward_hook(model, None, template.data_collator(batch))[1]
@@ -57,7 +74,7 @@ def gradients(folder, rows, form, attention, window=None, cache=None):
         loss = torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten(), reduction="sum") / answered
         loss.backward()
         total += loss.item()
-    return total, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return total, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}, bool(looks)
 
 
 @pytest.mark.swift
@@ -69,17 +86,25 @@ def gradients(folder, rows, form, attention, window=None, cache=None):
 def test_loss_and_gradients_are_those_of_one_row_at_a_time(tmp_path, rows, kind, window):
     folder = tiny_checkpoint(tmp_path / "model", kind)
     cache = MediaCache(tmp_path / "cache", GB)
-    loss, expected = gradients(folder, rows, ONE, "sdpa", window)
+    loss, expected, _ = gradients(folder, rows, ONE, "sdpa", window)
     assert len(expected) > 10 and all(gradient.abs().max() > 0 for gradient in expected.values())
-    for form, attention, prepared in [
-        ("padded", "sdpa", None),
-        ("padding-free", packing.NAME, None),
-        ("padding-free", packing.NAME, cache),  # fills the cache
-        ("padding-free", packing.NAME, cache),
-        (ONE, "sdpa", cache),
+    clips, everything = (
+        seen_before(folder, rows, tmp_path / "-".join(kinds), *kinds) for kinds in (["videos"], ["videos", "images"])
+    )
+    for form, attention, prepared, features in [
+        ("padded", "sdpa", None, None),
+        ("padding-free", packing.NAME, None, None),
+        ("padding-free", packing.NAME, cache, None),  # fills the cache
+        ("padding-free", packing.NAME, cache, None),
+        (ONE, "sdpa", cache, None),
+        ("padded", "sdpa", None, clips),  # of the others the pixels
+        ("padding-free", packing.NAME, None, clips),
+        ("padding-free", packing.NAME, None, everything),
+        (ONE, "sdpa", None, everything),
     ]:
-        found, ours = gradients(folder, rows, form, attention, window, prepared)
+        found, ours, looked = gradients(folder, rows, form, attention, window, prepared, features)
         assert found == pytest.approx(loss, rel=1e-5), (form, attention)
+        assert looked == (features is not everything)
         for name, gradient in expected.items():
             assert torch.allclose(ours[name], gradient, rtol=1e-4, atol=1e-5 * gradient.abs().max()), (form, name)
     assert len(list((tmp_path / "cache").glob("*/*.safetensors"))) == 1, "one clip"

@@ -23,6 +23,7 @@ from swift_plugins.internvl2.weights import (
     native_config,
     original_state_dict,
     save_internvl2_original,
+    weight_files,
 )
 
 __all__ = [
@@ -43,4 +44,5 @@ __all__ = [
     "save_internvl2_original",
     "slow_text",
     "tile_side",
+    "weight_files",
 ]

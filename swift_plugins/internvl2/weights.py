@@ -186,40 +186,47 @@ class InternVLChatConfig(PretrainedConfig):
 AutoConfig.register("internvl_chat", InternVLChatConfig, exist_ok=True)
 
 
-def _stored_shapes(model_dir: Path) -> dict[str, tuple[int, ...]]:
-    """Tensor names and shapes from the safetensors headers, one file or sharded."""
+def weight_files(model_dir: Path) -> list[Path]:
+    """The safetensors files of a model folder: one, or the shards of its index. Raises `InputError` where one lacks."""
     index = model_dir / INDEX
     if index.is_file():
-        content = read_json(index)
-        weight_map = content.get("weight_map") if isinstance(content, dict) else None
-        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-            raise InputError("holds no weight_map of weights to files", index)
-        names = sorted(set(weight_map.values()))
+        names = sorted(set(_weight_map(index).values()))
         missing = [name for name in names if not (model_dir / name).is_file()]
         if missing:
             raise InputError(f"{len(missing)} of {len(names)} shards are missing: {_some(missing)}", index)
-    else:
-        names = ["model.safetensors"]
-        if not (model_dir / names[0]).is_file():
-            shards = sorted(path.name for path in model_dir.glob("*.safetensors"))
-            found = f" (found {_some(shards)}, but no {INDEX})" if shards else ""
-            if pickles := sorted(
-                path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in model_dir.glob(pattern)
-            ):
-                found = f" (found {_some(pickles)}: pickles, which are not read; save them as safetensors)"
-            raise InputError(f"has no model.safetensors and no {INDEX}{found}", model_dir)
+        return [model_dir / name for name in names]
+    if not (model_dir / "model.safetensors").is_file():
+        shards = sorted(path.name for path in model_dir.glob("*.safetensors"))
+        found = f" (found {_some(shards)}, but no {INDEX})" if shards else ""
+        if pickles := sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in model_dir.glob(pattern)):
+            found = f" (found {_some(pickles)}: pickles, which are not read; save them as safetensors)"
+        raise InputError(f"has no model.safetensors and no {INDEX}{found}", model_dir)
+    return [model_dir / "model.safetensors"]
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    content = read_json(index)
+    weight_map = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise InputError("holds no weight_map of weights to files", index)
+    return weight_map
+
+
+def _stored_shapes(model_dir: Path) -> dict[str, tuple[int, ...]]:
+    """Tensor names and shapes from the safetensors headers, one file or sharded."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for name in names:
+    for path in weight_files(model_dir):
         try:
-            with safe_open(model_dir / name, framework="pt") as file:
+            with safe_open(path, framework="pt") as file:
                 for key in file.keys():  # noqa: SIM118 (not a dict)
                     if key in shapes:
-                        raise InputError(f"weight {key} is stored twice", model_dir / name)
+                        raise InputError(f"weight {key} is stored twice", path)
                     shapes[key] = tuple(file.get_slice(key).get_shape())
         except (SafetensorError, OSError) as error:
-            raise InputError(f"is not a whole safetensors file ({error})", model_dir / name) from None
+            raise InputError(f"is not a whole safetensors file ({error})", path) from None
+    index = model_dir / INDEX
     if index.is_file():
-        absent = sorted(set(weight_map) - set(shapes))
+        absent = sorted(set(_weight_map(index)) - set(shapes))
         if absent:
             raise InputError(f"lists {len(absent)} weights that no shard holds: {_some(absent)}", index)
     return shapes
