@@ -7,6 +7,7 @@
 #   PRESET   batches for a GPU of this size: 24gb, 48gb, 80gb, 140gb (configs/presets), or a file of your own
 #   AMT_CACHE  folder of prepared clips (default output/cache; empty: none), AMT_CACHE_GB at most (50; never more than
 #              half of the free disk)
+#   AMT_FEATURES  folder of what the vision tower saw (docs/models.md, Prepared media)
 #   VERBOSE=1  all that ms-swift says on the screen; else warnings, and the rest of a training in OUTPUT/<stage>.log
 set -euo pipefail
 

@@ -92,6 +92,8 @@ RUN_BY = {
     "python compute_result.py output/4b": "test_compute_result.py::test_published_figures_and_forgetting",
     "python -m data_prep.peak_frame": "test_peak_frame.py::test_command_writes_the_picture_and_the_plot",
     "python -m data_prep.fer … --plot": "test_fer.py::test_a_run_is_not_mixed_with_another",
+    "python -m data_prep.features": "test_features.py::test_killed_and_run_again",
+    "export AMT_CACHE": "test_features.py::test_training_skips_the_tower_with_the_same_losses",
     "python -m data_prep.eri": "test_eri_pipeline.py::test_reasons_from_a_served_model",
     "AMT_DATA=amt python -m swift_plugins.mixture": "test_mixture.py::test_plan_command",
     "python -m app": "test_app.py::test_browse",
