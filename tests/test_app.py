@@ -487,7 +487,8 @@ def test_nothing_is_left_behind(number, tmp_path):
         (["--host", "no.such.host.invalid"], "--host no.such.host.invalid"),
     ],
 )
-def test_wrong_options_are_told_in_one_line(project, arguments, message):
+def test_wrong_options_are_told_in_one_line(project, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path))  # no run's adapter, in whose words the app would say that it asks
     done = project("-m", "app", "--port", "0", *arguments)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: ") and message in done.stderr and done.stderr.count("\n") == 1
