@@ -14,7 +14,6 @@ import mimetypes
 import os
 import re
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -154,17 +153,14 @@ class LocalModel:
             from swift.pipelines.utils import prepare_model_template
             from transformers.utils import logging
 
-            from swift_plugins.media_cache import GB, MediaCache
+            from swift_plugins.media_cache import LastFiles
 
             logging.disable_progress_bar()
             if not torch.accelerator.is_available():
                 arguments["torch_dtype"] = "float32"
-                if "OMP_NUM_THREADS" not in os.environ:  # threads that share a core wait for each other
-                    torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
             model, self._template = prepare_model_template(InferArguments(**arguments))
-            if getattr(self._template, "media_cache", 0) is None:  # every task asks about the same clip
-                self._scratch = tempfile.TemporaryDirectory(prefix="emoverse-")
-                self._template.media_cache = MediaCache(Path(self._scratch.name), GB)
+            # Every task asks about the same clip. Nothing of an upload stays on the disk.
+            self._template.media_cache = LastFiles()
             self._engine = TransformersEngine(model, template=self._template, max_batch_size=8)
 
     def answer(self, question: Question, tokens: int = 256) -> str:
@@ -178,32 +174,59 @@ class LocalModel:
             return self._engine.infer([request], settings, use_tqdm=False)[0].choices[0].message.content
 
     def likelihoods(self, question: Question, answers: Sequence[str]) -> list[float]:
-        """See `Model`: as training would see the answers. What they share is looked at once."""
+        """See `Model`: as training would see the answers."""
         import torch
-        from swift.utils import to_device
+
+        from swift_plugins.template import EmoverseTemplate
 
         media = {"images": [*map(str, question.images)], "videos": [*map(str, question.videos)]}
-        rows = [[*question.messages(), {"role": "assistant", "content": answer}] for answer in answers]
+        turns = [[*question.messages(), {"role": "assistant", "content": answer}] for answer in answers]
+        rows = [{"messages": messages, **media} for messages in turns]
         with self._lock, torch.inference_mode():
-            model, template = self._engine.model.eval(), self._template
-            template.set_mode("train")
-            first = template.encode({"messages": rows[0], **media})
-            with template.lengths_only():
-                others = [template.encode({"messages": row, **media}) for row in rows[1:]]
-            shared = _shared([(row["input_ids"], row["labels"]) for row in (first, *others)])
-            ends = [row["input_ids"][shared:] for row in (first, *others)]
-            prompt = template.data_collator([first | {key: first[key][:shared] for key in ("input_ids", "labels")}])
-            inputs = template.pre_forward_hook(model, None, to_device(prompt, model.device))[1]
-            inputs.pop("labels", None)
-            seen = model(**inputs, use_cache=True, logits_to_keep=1)
-            seen.past_key_values.batch_repeat_interleave(len(answers))
-            width = max(map(len, ends))
-            ids = torch.tensor([end + [0] * (width - len(end)) for end in ends], device=model.device)
-            there = torch.tensor([[1] * (shared + len(end)) + [0] * (width - len(end)) for end in ends])
-            said = model(input_ids=ids, attention_mask=there.to(ids.device), past_key_values=seen.past_key_values)
-            logits = torch.cat([seen.logits.expand(len(answers), -1, -1), said.logits[:, :-1]], dim=1)
-            chosen = logits.float().log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
-            return chosen.masked_fill(there[:, shared:].to(ids.device) == 0, 0).sum(-1).tolist()
+            self._engine.model.eval()
+            self._template.set_mode("train")
+            # Other models' inputs have more to a token than its id.
+            return self._by_prefix(rows) if isinstance(self._template, EmoverseTemplate) else self._in_one_batch(rows)
+
+    def _by_prefix(self, rows: list[dict]) -> list[float]:
+        """Log-likelihoods of the rows' answers; what the rows begin with in common runs once."""
+        import torch
+
+        model, template = self._engine.model, self._template
+        first = template.encode(rows[0])
+        with template.lengths_only():
+            others = [template.encode(row) for row in rows[1:]]
+        shared = _shared([(row["input_ids"], row["labels"]) for row in (first, *others)])
+        ends = [row["input_ids"][shared:] for row in (first, *others)]
+        prompt = first | {key: first[key][:shared] for key in ("input_ids", "labels")}
+        seen = model(**self._inputs([prompt])[0], use_cache=True, logits_to_keep=1)
+        seen.past_key_values.batch_repeat_interleave(len(rows))
+        width = max(map(len, ends))
+        ids = torch.tensor([end + [0] * (width - len(end)) for end in ends], device=model.device)
+        there = torch.tensor([[1] * (shared + len(end)) + [0] * (width - len(end)) for end in ends])
+        said = model(input_ids=ids, attention_mask=there.to(ids.device), past_key_values=seen.past_key_values)
+        logits = torch.cat([seen.logits.expand(len(rows), -1, -1), said.logits[:, :-1]], dim=1)
+        chosen = logits.float().log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+        return chosen.masked_fill(there[:, shared:].to(ids.device) == 0, 0).sum(-1).tolist()
+
+    def _in_one_batch(self, rows: list[dict]) -> list[float]:
+        """The same, each row whole."""
+        inputs, labels = self._inputs([self._template.encode(row) for row in rows])
+        targets = labels[:, 1:]
+        answered = (targets != -100).any(0)  # the rest, gigabytes for a large model, is not needed
+        targets = targets[:, answered]
+        logits = self._engine.model(**inputs).logits[:, :-1][:, answered].float().log_softmax(-1)
+        chosen = logits.gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+        return chosen.masked_fill(targets == -100, 0).sum(-1).tolist()
+
+    def _inputs(self, encoded: list[dict]) -> tuple[dict, Any]:
+        """What the model takes of encoded rows, and their labels."""
+        from swift.utils import to_device
+
+        model = self._engine.model
+        batch = to_device(self._template.data_collator(encoded), model.device)
+        inputs = self._template.pre_forward_hook(model, None, batch)[1]
+        return inputs, inputs.pop("labels", None)
 
 
 def _shared(rows: Sequence[tuple[list[int], list[int]]]) -> int:

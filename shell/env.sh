@@ -100,8 +100,7 @@ has_accelerator() {
 }
 
 # FLAGS of swift sft that start training in folder $1, or with RESUME=1 go on from its last whole checkpoint with the
-# same optimizer, random state and data order. DEEPSPEED is zero2 or zero3
-# (ms-swift's own settings), or a file.
+# same optimizer, random state and data order. DEEPSPEED is zero2 or zero3 (ms-swift's own settings), or a file.
 # Processes are ms-swift's: NPROC_PER_NODE, and for several machines NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT. They
 # share the batch of the settings (swift_plugins/batches.py). Flags of swift sft come later and win.
 training_flags() {

@@ -1,8 +1,8 @@
 """`swift infer` on many rows: rows of like length together, and the next batch prepared while the model writes.
 
-What a batch holds is measured in tokens: as many rows as max_batch_size says of the longest, more of shorter ones, so
-that the memory needed is that of the longest rows. The answers come back in the order of the rows, and are those of
-single requests. `write_batch_size` rows are looked at together.
+What a batch holds is measured in tokens, those of the answers included: as many rows as max_batch_size says of the
+longest, more of shorter ones, so that the memory needed is that of the longest rows. The answers come back in the order
+of the rows, and are those of single requests. `write_batch_size` rows are looked at together.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class AnsweringEngine(TransformersEngine):
                 infer_requests, request_config, metrics, use_tqdm=use_tqdm, adapter_request=adapter_request
             )
         self.template.set_mode("transformers")
-        batches = plan([self._tokens(request) for request in infer_requests], self.max_batch_size)
+        answer = request_config.max_tokens or 0
+        batches = plan([self._tokens(request) + answer for request in infer_requests], self.max_batch_size)
         answers: list[Any] = [None] * len(infer_requests)
         with ThreadPoolExecutor(1) as ahead, tqdm(total=len(answers), disable=use_tqdm is False) as bar:
 
@@ -54,7 +55,9 @@ class AnsweringEngine(TransformersEngine):
                 self._prepared = following
                 following = prepare(batches[number + 1]) if number + 1 < len(batches) else None
                 requests = [infer_requests[place] for place in batch]
-                for place, answer in zip(batch, self._infer(requests, request_config), strict=True):
+                for place, answer in zip(
+                    batch, self._infer(requests, request_config, adapter_request=adapter_request), strict=True
+                ):
                     answers[place] = answer
                 bar.update(len(batch))
         self._update_metrics(answers, metrics)

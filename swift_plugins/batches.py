@@ -53,9 +53,11 @@ def share(rows: int, most: int, processes: int) -> tuple[int, int] | None:
 def flags(preset: str | None, batch: int, passes: int, processes: int, own: Sequence[str] = ()) -> list[str]:
     """Flags of `swift sft`: the preset's settings, and the step of `batch` × `passes` rows as the processes share it.
 
-    own: the flags that the user gave, and `batch` and `passes` with them. Who gives the passes is left alone, and the
-    rows that somebody gives per device are not made more by a preset.
+    own: the flags that the user gave, and `batch` and `passes` with them. Who gives the passes is left alone; with the
+    rows per device that somebody gives, the processes share the passes.
     """
+    if batch < 1 or passes < 1:
+        raise InputError(f"{BATCH[0]} {batch}, {BATCH[1]} {passes}: neither may be less than 1")
     chosen = read_preset(preset) if preset else None
     found = []
     for name, value in (chosen.model_extra or {}).items() if chosen else ():
@@ -63,8 +65,10 @@ def flags(preset: str | None, batch: int, passes: int, processes: int, own: Sequ
     given = {flag.partition("=")[0] for flag in own}
     if f"--{BATCH[1]}" in given:
         return found
-    most = chosen.rows_per_device if chosen and f"--{BATCH[0]}" not in given else batch
-    shared = share(batch * passes, most, processes)
+    if f"--{BATCH[0]}" in given:
+        shared = None if passes % processes else (batch, passes // processes)
+    else:
+        shared = share(batch * passes, chosen.rows_per_device if chosen else batch, processes)
     if shared is None:
         print(
             f"{processes} processes do not share a batch of {batch * passes} rows evenly: it becomes "

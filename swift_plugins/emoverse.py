@@ -14,13 +14,16 @@ if ROOT not in sys.path:
     # At the end: a folder of the working directory must not be shadowed by one of ours.
     sys.path.append(ROOT)
 
-if "LOCAL_RANK" in os.environ:
-    import torch
+import torch  # noqa: E402
 
-    if not torch.accelerator.is_available():
+if not torch.accelerator.is_available():
+    if "LOCAL_RANK" in os.environ:
         # Without one, accelerate takes several processes for several runs of one process unless it is told: gradients
         # are never synchronised, and every process trains alone on its part of the rows.
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+    if "OMP_NUM_THREADS" not in os.environ:
+        # One thread a core: two that share one, or a core with another program, wait for each other at every step.
+        torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
 
 from swift_plugins import answering, backbones, chat_page, dataset, packing, rewards, runs, template  # noqa: E402
 from swift_plugins.internvl2 import register as internvl2  # noqa: E402

@@ -149,7 +149,11 @@ class Features:
 def from_environment(model: str, config: InternVLConfig, dtype: torch.dtype) -> Features | None:
     """The folder that AMT_FEATURES names, for the model of a folder; None where it names none."""
     folder = os.environ.get("AMT_FEATURES")
-    return Features(Path(folder), Path(model), config, dtype) if folder else None
+    if not folder:
+        return None
+    features = Features(Path(folder), Path(model), config, dtype)
+    features.tower  # noqa: B018  read here, once: loader workers are copies of this process
+    return features
 
 
 def media_file(media: object) -> str | None:

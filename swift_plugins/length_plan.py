@@ -139,7 +139,13 @@ def read_settings(
 
 def processes() -> int:
     """How many processes train: ms-swift's NPROC_PER_NODE on NNODES machines."""
-    return int(os.environ.get("NPROC_PER_NODE") or 1) * int(os.environ.get("NNODES") or 1)
+    count = 1
+    for name in ("NPROC_PER_NODE", "NNODES"):
+        said = os.environ.get(name) or "1"
+        if not said.isdecimal() or int(said) < 1:
+            raise InputError(f"{name}={said} is not a number of processes")
+        count *= int(said)
+    return count
 
 
 def steps(samples: int, settings: dict[str, Any], processes: int) -> int:

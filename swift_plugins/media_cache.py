@@ -132,6 +132,23 @@ class MediaCache:
                 continue
 
 
+class LastFiles:
+    """As `MediaCache`, in memory, of the files that were prepared last."""
+
+    def __init__(self, most: int = 2):
+        self.most, self.entries = most, {}
+
+    def load(self, key: dict) -> dict[str, torch.Tensor] | None:
+        """See `MediaCache`."""
+        return self.entries.get(_text(key))
+
+    def save(self, key: dict, tensors: dict[str, torch.Tensor]) -> None:
+        """See `MediaCache`."""
+        self.entries[_text(key)] = tensors
+        if len(self.entries) > self.most:
+            del self.entries[next(iter(self.entries))]
+
+
 def from_environment() -> MediaCache | None:
     """The cache that AMT_CACHE and AMT_CACHE_GB name; `ValueError` for a size that is none."""
     folder = os.environ.get("AMT_CACHE")

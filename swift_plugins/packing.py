@@ -11,12 +11,12 @@ Batches that are not packed, generation and the vision tower are attended to as 
 
 from __future__ import annotations
 
-import sys
 from contextlib import nullcontext
 from itertools import pairwise
 
 import torch
 from swift.arguments import SftArguments
+from swift.dataset import AddLengthPreprocessor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -29,14 +29,18 @@ def row_starts(position_ids: torch.Tensor) -> torch.Tensor:
     """What stands for the mask of a packed batch, (1, 1, 1, rows + 1) int32: where each row begins, and the end.
 
     position_ids: (1, tokens), 0 at the start of a row. Four dimensions, as transformers hands a mask of four through
-    to the attention as it is. `rows` and `longest`, attributes of it, are the same as numbers of Python.
+    to the attention as it is. `ends`, an attribute of it, are the same as numbers of Python.
     """
     starts = (position_ids[0] == 0).nonzero().flatten().tolist()
     ends = [*starts, position_ids.shape[1]]
     mask = torch.tensor(ends, dtype=torch.int32, device=position_ids.device)[None, None, None]
-    mask.rows = list(pairwise(ends))
-    mask.longest = max(end - start for start, end in mask.rows)
+    mask.ends = ends
     return mask
+
+
+def _rows(mask: torch.Tensor) -> list[tuple[int, int]]:
+    """Where the rows of a packed batch begin and end; a copy of the mask on another GPU has lost the attribute."""
+    return [*pairwise(getattr(mask, "ends", None) or mask.flatten().tolist())]
 
 
 def varlen_attention(
@@ -55,7 +59,8 @@ def varlen_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, sliding_window=sliding_window, **kwargs
         )
-    longest = attention_mask.longest
+    packed = _rows(attention_mask)
+    longest = max(end - start for start, end in packed)
     if _has_kernel(query) and not dropout:
         from torch.nn.attention.varlen import varlen_attn
 
@@ -66,7 +71,7 @@ def varlen_attention(
             None
         ], None
     seen = []
-    for start, end in attention_mask.rows:
+    for start, end in packed:
         banded = sliding_window is not None and end - start > sliding_window
         seen.append(
             scaled_dot_product_attention(
@@ -98,17 +103,13 @@ def _band(length: int, window: int, device: torch.device) -> torch.Tensor:
 
 def _measure_without_pictures() -> None:
     """Before packing, ms-swift encodes every row for its length: of our templates, without decoding any clip."""
-    training = sys.modules.get("swift.pipelines.train.sft")  # not there where nothing is trained
-    if training is None:
-        return
+    whole = AddLengthPreprocessor.preprocess
 
-    class AddLength(training.AddLengthPreprocessor):
-        def preprocess(self, row):
-            measure = getattr(self.template, "lengths_only", nullcontext)
-            with measure():
-                return super().preprocess(row)
+    def preprocess(self, row):
+        with getattr(self.template, "lengths_only", nullcontext)():
+            return whole(self, row)
 
-    training.AddLengthPreprocessor = AddLength
+    AddLengthPreprocessor.preprocess = preprocess
 
 
 def register() -> None:

@@ -90,13 +90,16 @@ def guessed(arguments: list[str]) -> str | None:
     None where the type is said, comes with an adapter or a checkpoint, or the folder is of another kind; and for
     programs that are not ms-swift's.
     """
-    if Path(arguments[0]).parts[-3:-1] != ("swift", "cli"):
+    if Path(arguments[0] if arguments else "").parts[-3:-1] != ("swift", "cli"):
         return None
-    flags = {flag.partition("=")[0] for flag in arguments if flag.startswith("--")}
-    if "--model" not in arguments or flags & {"--model_type", "--adapters", "--ckpt_dir", "--resume_from_checkpoint"}:
+    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    if "--model" not in words or {"--model_type", "--adapters", "--ckpt_dir", "--resume_from_checkpoint"} & {*words}:
         return None
-    config = Path(*arguments[arguments.index("--model") + 1 :][:1], "config.json")
-    if not config.is_file() or "InternVLChatModel" not in (read_json(config).get("architectures") or ()):
+    config = Path(*words[words.index("--model") + 1 :][:1], "config.json")
+    if not config.is_file():
+        return None
+    read = read_json(config)
+    if not isinstance(read, dict) or "InternVLChatModel" not in (read.get("architectures") or ()):
         return None
     return f"{config.parent} is an original InternVL2 checkpoint: say --model_type emoverse"
 
@@ -104,9 +107,6 @@ def guessed(arguments: list[str]) -> str | None:
 def register() -> None:
     """Lock what runs write to, and end them in one line where the reason is known."""
     SwiftPipeline.main = _one_at_a_time(SwiftPipeline.main)
-    if told := guessed(sys.argv):
-        print(f"error: {told}", file=sys.stderr, flush=True)
-        sys.exit(2)
     other_errors = sys.excepthook
 
     def in_one_line(kind, error, trace) -> None:
@@ -119,3 +119,5 @@ def register() -> None:
         os._exit(2)  # after a hook the interpreter would exit with status 1
 
     sys.excepthook = in_one_line
+    if told := guessed(sys.argv):
+        raise InputError(told)

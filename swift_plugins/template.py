@@ -41,6 +41,7 @@ from swift_plugins.internvl2 import IMAGE_TOKEN, KINDS, NATIVE_KINDS, preprocess
 
 PROMPTS = CONFIGS / "prompts.yaml"
 IMAGE = ["<img>", [-100], "</img>\n"]
+TILES = 1  # to be raised when the same file becomes other pixels: what was prepared before is then not found
 READY = 3  # dimensions of tiles that the vision tower has seen: (tiles, tokens, width)
 SERVED = ("vllm", "lmdeploy", "sglang")  # modes in which another program looks at the pictures
 
@@ -146,7 +147,8 @@ class EmoverseTemplate(ChannelOfEveryRow, Template):
         ready = self._ready(video, rule)
         if ready is not None:
             return ready
-        if self.media_cache is None or not isinstance(video, str | os.PathLike) or not os.path.isfile(video):
+        file = isinstance(video, str | os.PathLike) and os.path.isfile(video)
+        if self.media_cache is None or self.mode in SERVED or not file:
             return self._marked(sample_frames(video_source(video), self.video_segments))
         key = media_cache.file_key(video) | rule
         prepared = self.media_cache.load(key)
@@ -159,7 +161,7 @@ class EmoverseTemplate(ChannelOfEveryRow, Template):
     def rule(self, video: bool) -> dict:
         """How a file becomes tiles, as the keys of prepared media say it."""
         frames = {"frames": self.video_segments} if video else {}
-        return frames | {"tiles": self.video_max_num if video else self.max_num, "side": self.side}
+        return frames | {"tiles": self.video_max_num if video else self.max_num, "side": self.side, "version": TILES}
 
     def tiles_of(self, path: str | os.PathLike, video: bool) -> list[torch.Tensor]:
         """Bytes of the tiles of each picture of a file, (tiles, 3, side, side). Raises `InputError`."""

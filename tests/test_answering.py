@@ -43,6 +43,7 @@ def test_batches(tokens, size, expected):
         ("InternVLChatModel", [], True),
         ("InternVLChatModel", ["--model_type", "emoverse"], False),
         ("InternVLChatModel", ["--model_type=emoverse"], False),
+        ("InternVLChatModel", ["--model_type"], False),  # ms-swift says what is wrong with that
         ("InternVLChatModel", ["--adapters", "ckpt"], False),  # whose arguments say the type
         ("InternVLForConditionalGeneration", [], False),
     ],
@@ -51,6 +52,7 @@ def test_an_internvl2_folder_without_its_type_is_refused(tmp_path, architecture,
     """ms-swift would take it for a model of its own, and end in a traceback that speaks of torchvision."""
     (tmp_path / "config.json").write_text(json.dumps({"architectures": [architecture]}))
     said = guessed(["/lib/swift/cli/infer.py", "--model", str(tmp_path), *flags])
+    assert guessed(["/lib/swift/cli/infer.py", f"--model={tmp_path}", *flags]) == said
     assert guessed(["/lib/swift_plugins/run_stage.py", "--model", str(tmp_path)]) is None, "it reads the configuration"
     assert said == (f"{tmp_path} is an original InternVL2 checkpoint: say --model_type emoverse" if told else None)
 

@@ -1,22 +1,30 @@
 """Batches of every form train alike: row by row, padded, laid end to end without padding, from prepared clips, and from
 what the vision tower saw before."""
 
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from swift.dataset import AddLengthPreprocessor
 from swift.model import get_model_processor
 from swift.template import get_template
 
 import swift_plugins.emoverse  # noqa: F401
+from app.engine import LocalModel, Question
 from swift_plugins import batches, packing
 from swift_plugins.features import Features
 from swift_plugins.files import InputError, write_rows
 from swift_plugins.internvl2 import native_config
+from swift_plugins.length_plan import processes
 from swift_plugins.media_cache import GB, MediaCache
 from tests.conftest import in_process
 from tests.test_frames import write_clip
 from tests.test_template import row
+from tests.tiny_backbones import tiny_backbone
 from tests.tiny_internvl2 import tiny_checkpoint
 
 ONE = "one row at a time"
@@ -110,6 +118,57 @@ def test_loss_and_gradients_are_those_of_one_row_at_a_time(tmp_path, rows, kind,
     assert len(list((tmp_path / "cache").glob("*/*.safetensors"))) == 1, "one clip"
 
 
+@pytest.mark.parametrize("said", ["gpu", "0", "-1", "2.5"])
+def test_a_number_of_processes_that_is_none(monkeypatch, said):
+    monkeypatch.setenv("NPROC_PER_NODE", said)
+    with pytest.raises(InputError, match=f"NPROC_PER_NODE={said} is not a number of processes"):
+        processes()
+
+
+@pytest.mark.swift
+def test_rows_are_measured_before_packing_without_a_look_at_their_clips(tmp_path, rows):
+    """Whatever was imported first; and as long as they become."""
+    folder = tiny_checkpoint(tmp_path / "model", "phi3")
+    processor = get_model_processor(str(folder), model_type="emoverse", torch_dtype=torch.float32, load_model=False)[1]
+    template = get_template(processor)
+    template.set_mode("train")
+    whole = template.encode(rows[0], return_length=True)["lengths"]
+    broken = tmp_path / "clip.mp4"
+    broken.write_bytes(b"no video")
+    assert AddLengthPreprocessor(template).preprocess(rows[0] | {"videos": [str(broken)]})["lengths"] == whole
+
+
+@pytest.mark.swift
+def test_a_mask_that_went_to_another_device_says_the_same(tmp_path):
+    """A copy of a tensor has lost its attributes."""
+    mask = packing.row_starts(torch.tensor([[0, 1, 2, 0, 1, 0]]))
+    query = torch.randn(1, 2, 6, 4)
+    module = torch.nn.Module()
+    first, second = (packing.varlen_attention(module, query, query, query, one)[0] for one in (mask, mask.clone()))
+    assert not hasattr(mask.clone(), "ends") and torch.equal(first, second)
+
+
+@pytest.mark.swift
+@pytest.mark.parametrize("kind", ["phi3", "internlm2", "qwen2.5-vl", "qwen3-vl"])
+def test_likelihoods_with_a_shared_prompt_are_those_of_whole_rows(tmp_path, rows, kind):
+    """Of answers that share a beginning, too; backbones with more than ids are asked in one batch."""
+    qwen = kind.startswith("qwen")
+    folder = tiny_backbone(tmp_path / "model", kind) if qwen else tiny_checkpoint(tmp_path / "model", kind)
+    model_type = f"emoverse_{kind.replace('.', '_').replace('-', '_')}" if qwen else "emoverse"
+    asked = LocalModel.__new__(LocalModel)
+    model, processor = get_model_processor(str(folder), model_type=model_type, torch_dtype=torch.float32)
+    asked._template = get_template(processor)
+    asked._template.model, asked._engine = model, SimpleNamespace(model=model)
+    asked._lock = threading.Lock()
+    question = Question("<video>How?", videos=(Path(rows[0]["videos"][0]),))
+    answers = ["Joy.", "Joyful.", "No."]
+    found = asked.likelihoods(question, answers)
+    messages = [[*question.messages(), {"role": "assistant", "content": answer}] for answer in answers]
+    with torch.inference_mode():
+        whole = asked._in_one_batch([{"messages": turns, "videos": [rows[0]["videos"][0]]} for turns in messages])
+    assert found == pytest.approx(whole, abs=1e-3) and len(set(found)) == 3
+
+
 @pytest.mark.parametrize(
     "rows, most, processes, expected",
     [
@@ -135,8 +194,14 @@ def test_flags_of_a_preset(tmp_path, capsys):
     batch = ["--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "4"]
     assert batches.flags(str(own), 1, 8, 1) == settings + batch
     assert batches.flags(str(own), 1, 8, 1, ["--gradient_accumulation_steps=8"]) == settings
-    assert batches.flags(str(own), 1, 8, 1, ["--per_device_train_batch_size", "1"]) == settings
+    given = ["--per_device_train_batch_size", "1"]
+    assert batches.flags(str(own), 1, 8, 1, given) == settings
+    assert batches.flags(str(own), 1, 8, 2, given) == [*settings, *given, "--gradient_accumulation_steps", "4"]
     assert batches.flags(None, 8, 1, 1) == [] and capsys.readouterr().err == ""
+    assert batches.flags(None, 4, 1, 2, ["--per_device_train_batch_size", "4"]) == []
+    assert "2 processes do not share a batch of 4 rows evenly" in capsys.readouterr().err
+    with pytest.raises(InputError, match="neither may be less than 1"):
+        batches.flags(None, 0, 1, 1)
     assert batches.flags(None, 8, 1, 3) == []
     assert capsys.readouterr().err == "3 processes do not share a batch of 8 rows evenly: it becomes 3 times as large\n"
 

@@ -140,10 +140,10 @@ def test_other_frames_and_other_precision_find_nothing(world, monkeypatch, warni
     found = encoded(model, folder, monkeypatch, videos=[data / "clip0.mp4"])
     assert len(found["pixel_values"]) == 4
     half = Features(folder, model, native_config(model), torch.float16)
-    assert half.find(data / "0.png", {"tiles": 1, "side": 56}) is None
-    assert half.find(data / "1.png", {"tiles": 1, "side": 56}) is None
+    assert half.find(data / "0.png", {"tiles": 1, "side": 56, "version": 1}) is None
+    assert half.find(data / "1.png", {"tiles": 1, "side": 56, "version": 1}) is None
     assert [line.partition(f"{folder} ")[2].partition(";")[0] for line in warnings()] == [
-        'was made from other frames or tiles than {"frames": 4, "tiles": 1, "side": 56}',
+        'was made from other frames or tiles than {"frames": 4, "tiles": 1, "side": 56, "version": 1}',
         "was made in float32, and this model computes in float16",
     ]
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swift_plugins import media_cache
-from swift_plugins.media_cache import GB, MediaCache, file_key
+from swift_plugins.media_cache import GB, LastFiles, MediaCache, file_key
 
 ROOT = Path(__file__).resolve().parents[1]
 TENSORS = {"tiles": torch.arange(60, dtype=torch.uint8).reshape(5, 3, 4), "half": torch.ones(3, dtype=torch.bfloat16)}
@@ -99,6 +99,13 @@ def test_the_bound_holds_and_what_was_used_longest_ago_goes_first(tmp_path):
         same(now.load({"clip": number}))
     now.save({"clip": "more"}, TENSORS)
     assert len(entries(tmp_path)) == 6 and now.load({"clip": "more"}) is None, "all are in use: it is not kept"
+
+
+def test_in_memory_the_last_files_stay():
+    memory = LastFiles(most=2)
+    for number in range(3):
+        memory.save({"clip": number}, TENSORS)
+    assert memory.load({"clip": 0}) is None and memory.load({"clip": 1}) is memory.load({"clip": 2}) is TENSORS
 
 
 def test_never_more_than_half_of_what_is_free(tmp_path, monkeypatch):

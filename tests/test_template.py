@@ -21,6 +21,7 @@ from swift_plugins.answering import AnsweringEngine
 from swift_plugins.files import InputError
 from swift_plugins.frames import sample_frames
 from swift_plugins.internvl2 import KINDS, LAYOUTS, load_internvl2, load_tokenizer
+from swift_plugins.media_cache import GB, MediaCache
 from tests.conftest import in_process
 from tests.test_frames import write_clip
 from tests.tiny_backbones import tiny_backbone
@@ -288,6 +289,14 @@ def test_a_broken_video_is_named(checkpoint, video):
 def test_the_other_template_is_refused(checkpoint, kind, other):
     with pytest.raises(ValueError, match=f"its language model speaks '{KINDS[kind].template}'"):
         template_of(checkpoint[kind], template_type=other)
+
+
+def test_another_engine_gets_the_pictures_themselves(checkpoint, clip, tmp_path):
+    """A cache holds tiles for the model in this process; vLLM looks at the frames."""
+    for mode, sizes in (("train", {(1, 1)}), ("vllm", {image.size for image in sample_frames(clip, 8)})):
+        template = template_of(checkpoint["phi3"], mode=mode)
+        template.media_cache = MediaCache(tmp_path, GB)
+        assert {frame.size for frame in template._frames(clip)} == sizes
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
