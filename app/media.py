@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import mimetypes
+import secrets
 import threading
 from pathlib import Path
 
@@ -19,15 +20,17 @@ HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, max-a
 
 
 class Media:
-    """The numbers of files, and the routes /media/N (the file) and /media/N/frames (a JPEG of a clip's 8 frames)."""
+    """The numbers of files, and the routes /media/RUN/N (the file) and /media/RUN/N/frames (a JPEG of a clip's 8
+    frames). RUN is another word at every start: what a browser keeps of an earlier one has other numbers."""
 
     def __init__(self) -> None:
+        self.run = secrets.token_hex(4)
         self._files: list[Path] = []
         self._numbers: dict[Path, int] = {}
         self._lock = threading.Lock()
         self.router = APIRouter()
-        self.router.add_api_route("/media/{number}", self.file, methods=["GET", "HEAD"])
-        self.router.add_api_route("/media/{number}/frames", self.frames, methods=["GET"])
+        self.router.add_api_route(f"/media/{self.run}/{{number}}", self.file, methods=["GET", "HEAD"])
+        self.router.add_api_route(f"/media/{self.run}/{{number}}/frames", self.frames, methods=["GET"])
 
     def shown(self, path: Path) -> dict:
         """What a page needs of a file: name, url, is_picture, and `missing` for what cannot be shown."""
@@ -40,7 +43,8 @@ class Media:
                 self._numbers[path] = len(self._files)
                 self._files.append(path)
             number = self._numbers[path]
-        return {"name": path.name, "missing": False, "url": f"/media/{number}", "is_picture": suffix in PICTURES}
+        url = f"/media/{self.run}/{number}"
+        return {"name": path.name, "missing": False, "url": url, "is_picture": suffix in PICTURES}
 
     def peak(self, peak: dict | None) -> dict | None:
         """A clip's `peak` with the url of its picture."""

@@ -19,6 +19,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from app.engine import Question, ServedModel
 from app.uploads import STALLED
@@ -435,6 +436,26 @@ def test_only_named_clips_are_served_and_only_to_this_machine(app):
     assert app.status("/gradio_api/file=" + str(ROOT / "README.md")) in (403, 404)
     for path in ("/media/99999", "/media/-1", "/media/../README.md", "/media/x", "/docs", "/openapi.json"):
         assert app.status(path) in (404, 422), path
+
+
+@needs_gradio
+def test_what_a_browser_keeps_of_an_earlier_start_is_not_shown(tmp_path):
+    """Files get numbers in the order in which pages name them; the first of another start has another address."""
+    from fastapi import FastAPI
+    from starlette.testclient import TestClient
+
+    from app.media import Media
+
+    earlier, now = Media(), Media()
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    Image.new("RGB", (8, 8), "blue").save(tmp_path / "b.png")
+    old, url = earlier.shown(tmp_path / "a.png")["url"], now.shown(tmp_path / "b.png")["url"]
+    app = FastAPI()
+    app.include_router(now.router)
+    with TestClient(app) as client:
+        assert client.get(url).content == (tmp_path / "b.png").read_bytes()
+        for path in (old, f"{url[:-1]}99", f"{url[:-1]}-1", f"{url[:-1]}x", "/media/0"):
+            assert client.get(path).status_code in (404, 422), path
 
 
 def break_off(running: App, waiting: float = 60) -> None:
