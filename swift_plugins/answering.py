@@ -1,29 +1,43 @@
-"""`swift infer` on many rows: rows of like length together, and the next batch prepared while the model writes.
+"""`swift infer` on many rows: rows of like length together, and the next ones prepared while the model writes.
 
-What a batch holds is measured in tokens, those of the answers included: as many rows as max_batch_size says of the
-longest, more of shorter ones, so that the memory needed is that of the longest rows. The answers come back in the order
-of the rows, and are those of single requests. `write_batch_size` rows are looked at together.
+Preparing goes as far as the vision tower, which looks once at a picture, however many rows show it. What a batch holds
+is measured in tokens, those of the answers included: as many rows as max_batch_size says of the longest, more of
+shorter ones, so that the memory needed is that of the longest rows. On CPUs several batches are written at a time, as
+many as there are cores for the threads of each. The answers come back in the order of the rows, and are those of single
+requests. `write_batch_size` rows are looked at together.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property, partial
+from threading import Semaphore
 from typing import Any
 
+import torch
 from swift.infer_engine import InferRequest, TransformersEngine
 from tqdm import tqdm
 
-CHARACTERS = 3  # of a token, about
+from swift_plugins.features import Seen
+from swift_plugins.template import EmoverseTemplate, about_tokens
 
 
-def plan(tokens: Sequence[int], size: int) -> list[list[int]]:
-    """Batches of row numbers, longest first; padded, none has more tokens than `size` times the longest row."""
+def plan(tokens: Sequence[int], size: int, tasks: Sequence[str] = ()) -> list[list[int]]:
+    """Batches of row numbers, longest first; padded, none has more tokens than `size` times the longest row.
+
+    tasks: of each row; rows of one task stay together, since a batch writes until its longest answer ends.
+    """
     batches: list[list[int]] = []
     most = size * max(tokens, default=0)
-    for number in sorted(range(len(tokens)), key=lambda i: -tokens[i]):
-        if not batches or (len(batches[-1]) + 1) * tokens[batches[-1][0]] > most:  # padded to its first row
+    tasks = tasks or [""] * len(tokens)
+    for number in sorted(range(len(tokens)), key=lambda i: (tasks[i], -tokens[i])):
+        first = batches[-1][0] if batches else None  # the batch is padded to it
+        if first is None or tasks[first] != tasks[number] or (len(batches[-1]) + 1) * tokens[first] > most:
             batches.append([])
         batches[-1].append(number)
     return batches
@@ -32,7 +46,13 @@ def plan(tokens: Sequence[int], size: int) -> list[list[int]]:
 class AnsweringEngine(TransformersEngine):
     """ms-swift's engine; lists of requests longer than a batch are answered as `plan` says."""
 
-    _prepared: Future | None = None
+    @cached_property
+    def _mine(self) -> threading.local:
+        return threading.local()
+
+    @cached_property
+    def _seen(self) -> Seen:
+        return Seen()
 
     def infer(self, infer_requests, request_config=None, metrics=None, *, use_tqdm=None, adapter_request=None) -> list:
         few = self.max_batch_size < 2 or len(infer_requests) <= self.max_batch_size
@@ -42,40 +62,65 @@ class AnsweringEngine(TransformersEngine):
             )
         self.template.set_mode("transformers")
         answer = request_config.max_tokens or 0
-        batches = plan([self._tokens(request) + answer for request in infer_requests], self.max_batch_size)
+        lengths = [about_tokens(self.template, _row(request)) + answer for request in infer_requests]
+        batches = plan(lengths, self.max_batch_size, [_task(request) for request in infer_requests])
         answers: list[Any] = [None] * len(infer_requests)
-        with ThreadPoolExecutor(1) as ahead, tqdm(total=len(answers), disable=use_tqdm is False) as bar:
+        writers = 1 if torch.accelerator.is_available() else max(1, (os.cpu_count() or 1) // torch.get_num_threads())
+        room, written = Semaphore(writers + 1), deque()  # one batch more is prepared than are written
 
-            def prepare(batch: list[int]) -> Future:
-                requests = [infer_requests[number] for number in batch]
-                return ahead.submit(super(AnsweringEngine, self)._batch_encode, requests, getattr(self, "strict", True))
+        def keep() -> None:
+            batch, answered = written.popleft()
+            for place, answer in zip(batch, answered.result(), strict=True):
+                answers[place] = answer
 
-            following = prepare(batches[0])
-            for number, batch in enumerate(batches):
-                self._prepared = following
-                following = prepare(batches[number + 1]) if number + 1 < len(batches) else None
+        def done(rows: int, _: Future) -> None:
+            bar.update(rows)
+            room.release()
+
+        with (
+            ThreadPoolExecutor(1) as ahead,
+            ThreadPoolExecutor(writers) as pool,
+            tqdm(total=len(answers), disable=use_tqdm is False) as bar,
+        ):
+            for batch in batches:
+                room.acquire()
+                while written and written[0][1].done():
+                    keep()
                 requests = [infer_requests[place] for place in batch]
-                for place, answer in zip(
-                    batch, self._infer(requests, request_config, adapter_request=adapter_request), strict=True
-                ):
-                    answers[place] = answer
-                bar.update(len(batch))
+                ready = ahead.submit(self._prepare, requests, adapter_request is None)
+                answered = pool.submit(self._write, ready, requests, request_config, adapter_request)
+                answered.add_done_callback(partial(done, len(batch)))
+                written.append((batch, answered))
+            while written:
+                keep()
         self._update_metrics(answers, metrics)
         return answers
 
-    def _batch_encode(self, infer_requests, strict):
-        prepared, self._prepared = self._prepared, None
-        return prepared.result() if prepared else super()._batch_encode(infer_requests, strict)
+    def _prepare(self, requests: list, as_loaded: bool) -> tuple[list, list]:
+        """What `_batch_encode` returns; the pictures as the tower sees them, where no other adapter is asked for."""
+        rows, errors = super()._batch_encode(requests, getattr(self, "strict", True))
+        if as_loaded and isinstance(self.template, EmoverseTemplate):
+            self.template.look_ahead(self.model, rows, self._seen)
+        return rows, errors
 
-    def _tokens(self, request: dict | InferRequest) -> int:
-        """About how long a request becomes."""
-        row = request if isinstance(request, dict) else vars(request)
-        pictures = len(row.get("images") or ()) + len(row.get("videos") or ()) * getattr(
-            self.template, "video_segments", 8
-        )
-        each = getattr(self.template.config, "image_seq_length", 256)
-        text = sum(len(message["content"]) for message in row["messages"] if isinstance(message["content"], str))
-        return 1 + pictures * each + text // CHARACTERS
+    def _write(self, ready: Future, requests: list, request_config: Any, adapter_request: Any) -> list:
+        """The answers to what is being prepared."""
+        self._mine.ready = ready
+        return self._infer(requests, request_config, adapter_request=adapter_request)
+
+    def _batch_encode(self, infer_requests, strict):
+        ready, self._mine.ready = getattr(self._mine, "ready", None), None
+        return ready.result() if ready else super()._batch_encode(infer_requests, strict)
+
+
+def _row(request: dict | InferRequest) -> dict:
+    return request if isinstance(request, dict) else vars(request)
+
+
+def _task(request: dict | InferRequest) -> str:
+    """The task of a row that names its channel, "" of others."""
+    channel = _row(request).get("channel")
+    return channel.split(".")[1] if channel and "." in channel else ""
 
 
 def register() -> None:

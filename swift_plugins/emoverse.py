@@ -25,11 +25,21 @@ if not torch.accelerator.is_available():
         # One thread a core: two that share one, or a core with another program, wait for each other at every step.
         torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
 
-from swift_plugins import answering, backbones, chat_page, dataset, packing, rewards, runs, template  # noqa: E402
+from swift_plugins import (  # noqa: E402
+    answering,
+    backbones,
+    chat_page,
+    dataset,
+    packing,
+    rewards,
+    runs,
+    shares,
+    template,
+)
 from swift_plugins.internvl2 import register as internvl2  # noqa: E402
 
 if not runs.registered():  # ms-swift imports this file by its path, our programs and tests as a module
-    for module in (internvl2, template, packing, answering, backbones, dataset, rewards, chat_page, runs):
+    for module in (internvl2, template, packing, shares, answering, backbones, dataset, rewards, chat_page, runs):
         module.register()
     if "evalscope" in sys.modules:  # `swift eval` has imported it
         from swift_plugins import eval_backend

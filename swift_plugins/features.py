@@ -29,12 +29,13 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from swift_plugins.files import InputError, read_json, write_json
 from swift_plugins.internvl2 import tile_side, weight_files
-from swift_plugins.media_cache import MediaCache, file_key
+from swift_plugins.media_cache import GB, MediaCache, file_key
 
 TOWER = re.compile(r"vision_model\.|(model\.)?vision_tower\.")  # original names; those of merged exports
 # What of a config decides the output and is not seen from the shapes of the weights.
 VISION = ("num_attention_heads", "hidden_act", "norm_type", "layer_norm_eps", "use_qk_norm", "use_mean_pooling")
 AROUND = ("vision_feature_layer", "vision_feature_select_strategy", "downsample_ratio")
+TOGETHER = 32  # tiles at a time
 NOTE = "features.json"  # beside the entries: what they were made with
 log = logging.getLogger("swift")
 
@@ -174,6 +175,31 @@ def tower_output(model: InternVLForConditionalGeneration, pixels: torch.Tensor) 
     grid = int(states.shape[1] ** 0.5)
     states = core.pixel_shuffle(states.unflatten(1, (grid, grid)), scale_factor=config.downsample_ratio)
     return states.flatten(1, 2)
+
+
+class Seen:
+    """What the tower saw of the last tiles, `most` bytes at most: a clip that several rows show is looked at once.
+
+    A tile is known by its pixels, so what is found is what the tower would see.
+    """
+
+    def __init__(self, most: int = GB):
+        self.most, self.used, self.kept = most, 0, {}
+
+    @torch.inference_mode()
+    def look(self, model: InternVLForConditionalGeneration, tiles: torch.Tensor) -> torch.Tensor:
+        """`tower_output` of tiles, (tiles, 3, side, side) in, (tiles, tokens, width) on the CPU out."""
+        names = [_digest(tile, tile.dtype) for tile in tiles]
+        new = {name: place for place, name in enumerate(names) if name not in self.kept}
+        found = {name: self.kept[name] for name in names if name not in new}
+        for part in torch.tensor([*new.values()], dtype=torch.long).split(TOGETHER) if new else ():
+            seen = tower_output(model, tiles[part].to(model.device)).cpu()
+            found |= {names[place]: one.clone() for place, one in zip(part, seen, strict=True)}
+        for name in new:
+            self.kept[name], self.used = found[name], self.used + found[name].nbytes
+        while self.used > self.most:
+            self.used -= self.kept.pop(next(iter(self.kept))).nbytes
+        return torch.stack([found[name] for name in names])
 
 
 def projected(

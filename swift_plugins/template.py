@@ -42,6 +42,7 @@ from swift_plugins.internvl2 import IMAGE_TOKEN, KINDS, NATIVE_KINDS, preprocess
 PROMPTS = CONFIGS / "prompts.yaml"
 IMAGE = ["<img>", [-100], "</img>\n"]
 TILES = 1  # to be raised when the same file becomes other pixels: what was prepared before is then not found
+CHARACTERS = 3  # of a token, about
 READY = 3  # dimensions of tiles that the vision tower has seen: (tiles, tokens, width)
 SERVED = ("vllm", "lmdeploy", "sglang")  # modes in which another program looks at the pictures
 
@@ -203,6 +204,20 @@ class EmoverseTemplate(ChannelOfEveryRow, Template):
             encoded["prepared"] = torch.tensor([part.dim() == READY for part in tiles for _ in part])
         return encoded
 
+    def look_ahead(self, model, rows: list[dict], seen: vision.Seen) -> None:
+        """Let the vision tower see the tiles of encoded rows before their turn comes."""
+        shown = [row for row in rows if row.get("pixel_values") is not None and self.features is None]
+        if not shown:
+            return
+        counts = [len(row["pixel_values"]) for row in shown]
+        looked = seen.look(self.get_base_model(model), torch.cat([row["pixel_values"] for row in shown]))
+        for row, ready in zip(shown, looked.split(counts), strict=True):
+            row |= {
+                "pixel_values": None,
+                "vision_features": ready,
+                "prepared": torch.ones(len(ready), dtype=torch.bool),
+            }
+
     def _data_collator_mm_data(self, batch):
         collated = super()._data_collator_mm_data(batch)
         for name in ("vision_features", "prepared"):
@@ -306,6 +321,13 @@ class EmoverseTemplate(ChannelOfEveryRow, Template):
         return {"inputs_embeds": embeds} | (
             {"attention_mask": packing.row_starts(inputs["position_ids"])} if packed else {}
         )
+
+
+def about_tokens(template: Template, row: dict) -> int:
+    """About how long a row becomes, its answer included where it has one; nothing is decoded."""
+    pictures = len(row.get("images") or ()) + len(row.get("videos") or ()) * getattr(template, "video_segments", 8)
+    text = sum(len(message["content"]) for message in row["messages"] if isinstance(message["content"], str))
+    return 1 + pictures * getattr(template.config, "image_seq_length", 256) + text // CHARACTERS
 
 
 def _blank(tiles: torch.Tensor | None = None) -> Image.Image:
