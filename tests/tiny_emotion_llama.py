@@ -91,7 +91,7 @@ def trained(variant: int, draw) -> dict[str, torch.Tensor]:
         fusion_width=12,
         fusion_out=20,
     )
-    names = {name: value for name, value in checkpoints.empty(config).state_dict().items()}
+    names = checkpoints.empty(config).state_dict()
     state = {name: draw(*value.shape) for name, value in names.items() if name.split(".")[0] in PROJECTIONS[variant]}
     for layer in range(2):
         for module in ("q_proj", "v_proj"):
