@@ -6,7 +6,7 @@ python -m benchmarks.measure        # writes their table into benchmarks/RESULTS
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from swift_plugins.files import atomic_open, read_json, run_cli, write_json
@@ -26,12 +26,17 @@ def alternate(
     for number in range(runs):
         pairs.append((ours(), theirs()) if number % 2 == 0 else (theirs(), ours())[::-1])
         print(f"{name} {number + 1}/{runs}: ours {pairs[-1][0]:.4g}, theirs {pairs[-1][1]:.4g} {unit}", flush=True)
+    return keep(name, unit, pairs, more)
+
+
+def keep(name: str, unit: str, pairs: Sequence[tuple[float, float]], more: bool = True) -> float:
+    """Keep the medians of (ours, theirs) under `name`; the ratio, over 1 where ours is better."""
     a, b = (statistics.median(column) for column in zip(*pairs, strict=True))
     ratio = a / b if more else b / a
     kept = read_json(RESULTS) if RESULTS.is_file() else {}
-    entry = {"ratio": round(ratio, 2), "ours": float(f"{a:.4g}"), "theirs": float(f"{b:.4g}"), "runs": runs}
+    entry = {"ratio": round(ratio, 2), "ours": float(f"{a:.4g}"), "theirs": float(f"{b:.4g}"), "runs": len(pairs)}
     write_json(RESULTS, dict(sorted({**kept, name: entry | {"unit": unit}}.items())))
-    print(f"{name}: {ratio:.2f} (ours {a:.4g}, theirs {b:.4g} {unit}; medians of {runs})", flush=True)
+    print(f"{name}: {ratio:.2f} (ours {a:.4g}, theirs {b:.4g} {unit}; medians of {len(pairs)})", flush=True)
     return ratio
 
 

@@ -1,4 +1,4 @@
-"""A plugin for benchmarks: the project's own, and the file STEP_CLOCK gets (seconds, rows, tokens) of every step.
+"""A plugin for benchmarks: the project's own, and the file STEP_CLOCK gets (seconds, rows, tokens, peak MB) of a step.
 
 Rows and tokens (of the batch as the model gets it, padding included) are those of this process. PROFILE=N prints after
 step 5 where the time of the next N steps went: the ten operators that took most.
@@ -6,6 +6,7 @@ step 5 where the time of the next N steps went: the ten operators that took most
 
 import json
 import os
+import resource
 import time
 
 import torch
@@ -27,6 +28,13 @@ def counted(self, model, inputs, *args, **kwargs):
     return step(self, model, inputs, *args, **kwargs)
 
 
+def peak() -> int:
+    """The most memory so far, in MB: the GPU's where there is one, else resident memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() // 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
 class Clock(TrainerCallback):
     """Writes a line when a step has ended; profiles."""
 
@@ -43,7 +51,7 @@ class Clock(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         with open(os.environ["STEP_CLOCK"], "a", encoding="utf-8") as file:
-            file.write(json.dumps([time.perf_counter(), *seen.values()]) + "\n")
+            file.write(json.dumps([time.perf_counter(), *seen.values(), peak()]) + "\n")
         seen.update(rows=0, tokens=0)
 
 

@@ -17,10 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.measure import alternate
+from benchmarks.measure import alternate, keep
 from swift_plugins import batches
 from swift_plugins.files import CONFIGS, ROOT, run_cli
 from swift_plugins.options import option, parse
@@ -70,7 +71,7 @@ class Runs:
 
     def __init__(self, options: Options, data: Path, scratch: Path):
         self.options, self.scratch = options, scratch
-        self.config = CONFIGS / options.config
+        self.config, self.memory = CONFIGS / options.config, []
         own = self.config / "mixtures.yaml"
         self.environment = os.environ | {"AMT_DATA": str(data), "PYTHONPATH": str(ROOT), "LOG_LEVEL": "WARNING"}
         self.environment |= {"AMT_MIXTURES": str(own)} if own.is_file() else {}
@@ -102,7 +103,8 @@ class Runs:
             print(said[said.index("-----") :])
         ticks = [json.loads(line) for line in clock.read_text().splitlines()]
         first = len(ticks) // 4
-        return sum(rows for _, rows, _ in ticks[first + 1 :]) / (ticks[-1][0] - ticks[first][0])
+        self.memory.append(ticks[-1][3])
+        return sum(tick[1] for tick in ticks[first + 1 :]) / (ticks[-1][0] - ticks[first][0])
 
     def ours(self, stage: str, **more) -> float:
         """The project's configuration, with the preset."""
@@ -121,7 +123,20 @@ class Runs:
             STEP_CLOCK=str(self.scratch / "clock.json"),
             AMT_CACHE=str(self.scratch / "cache") if cache else "",
         )
-        return json.loads((self.scratch / "clock.json").read_text())
+        speed, memory = json.loads((self.scratch / "clock.json").read_text())
+        self.memory.append(memory)
+        return speed
+
+    def compared(self, name: str, ours: Callable[[], float], theirs: Callable[[], float], runs: int) -> None:
+        """`measure.alternate`, and the peak memory of the same runs."""
+        self.memory.clear()
+        alternate(name, "rows/s", ours, theirs, runs)
+        # Every second pair ran in the other order.
+        pairs = [
+            (a, b) if place % 2 == 0 else (b, a)
+            for place, (a, b) in enumerate(zip(*[iter(self.memory)] * 2, strict=True))
+        ]
+        keep(f"memory_{name}", "MB at most", pairs, more=False)
 
 
 def length_settings(config: Path, stage: str) -> tuple[int, int]:
@@ -148,18 +163,16 @@ def main() -> int:
                 runs.train("stage2", *flags, cache=cache, steps=16, profile=10)
             return 0
         for stage in ("stage1", "stage2"):
-            alternate(
+            runs.compared(
                 f"train_{options.config}_{stage}",
-                "rows/s",
                 lambda stage=stage: runs.ours(stage),
                 lambda stage=stage: runs.train(stage, *OFFICIAL, cache=False),
                 options.runs,
             )
         runs.answer()  # fills the cache with the test clips
         one = ("--max_batch_size", "1")
-        alternate(
+        runs.compared(
             f"answer_{options.config}",
-            "rows/s",
             runs.answer,
             lambda: runs.answer(*one, cache=False),
             min(options.runs, 3),

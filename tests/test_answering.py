@@ -37,6 +37,11 @@ def test_batches(tokens, size, expected):
     assert plan(tokens, size) == expected
 
 
+def test_rows_of_a_task_stay_together():
+    """A batch writes until its longest answer ends, and how long answers are is a matter of the task."""
+    assert plan([9, 5, 9, 5], 4, ["mer", "eri", "eri", "mer"]) == [[2, 1], [0, 3]]
+
+
 @pytest.mark.parametrize(
     "architecture, flags, told",
     [

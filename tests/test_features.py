@@ -19,6 +19,7 @@ from transformers import AutoModelForImageTextToText
 import swift_plugins.emoverse  # noqa: F401
 from data_prep.features import main, named_media
 from swift_plugins import features as vision
+from swift_plugins.answering import AnsweringEngine
 from swift_plugins.features import Features, refuse_trained, tower_digest
 from swift_plugins.files import InputError
 from swift_plugins.internvl2 import load_internvl2, native_config
@@ -267,6 +268,43 @@ def test_greedy_answers_are_the_same_and_the_tower_rests(world, monkeypatch):
     without, looks = answers()
     monkeypatch.setenv("AMT_FEATURES", str(folder))
     assert looks == 1 and len(set(without)) > 1 and answers() == (without, 0)
+
+
+def test_a_tile_that_several_rows_show_is_looked_at_once(world, monkeypatch):
+    """While answers are written: within a bound, by the pixels alone, and as the tower sees it."""
+    model = load_internvl2(world[0]).eval()
+    looked, tower = [], vision.tower_output
+
+    def counting(model, pixels):
+        looked.append(len(pixels))
+        return tower(model, pixels)
+
+    monkeypatch.setattr(vision, "tower_output", counting)
+    tiles = torch.rand(3, 3, 28, 28)
+    seen = vision.Seen()
+    with torch.no_grad():
+        wanted = tower(model, tiles)
+    assert torch.allclose(seen.look(model, tiles[[0, 1, 0]]), wanted[[0, 1, 0]], atol=1e-5) and looked == [2]
+    assert torch.allclose(seen.look(model, tiles[[1, 2]]), wanted[[1, 2]], atol=1e-5) and looked == [2, 1]
+    small = vision.Seen(most=wanted[0].nbytes)
+    small.look(model, tiles)
+    assert len(small.kept) == 1 and small.used == wanted[0].nbytes, "what was seen last"
+    assert torch.allclose(small.look(model, tiles), wanted, atol=1e-5), "what was dropped is looked at again"
+
+
+@pytest.mark.parametrize("kind", ["phi3", "internlm2"])
+def test_answers_of_rows_that_are_looked_at_ahead(world, tmp_path, kind):
+    """Many rows, of which several show one clip: the answers are those of single requests."""
+    folder, clip = tiny_checkpoint(tmp_path / "model", kind), str(write_clip(tmp_path / "clip.mp4"))
+    engine = TransformersEngine(str(folder), model_type="emoverse", torch_dtype=torch.float32, max_batch_size=1)
+    words = ["Who?", "Why is it so, and since when?", "What now?"] * 3
+    requests = [InferRequest(messages=row(f"<video>{word}")["messages"][:1], videos=[clip]) for word in words[:6]]
+    requests += [InferRequest(messages=row(word)["messages"][:1]) for word in words[6:]]
+    greedy = RequestConfig(max_tokens=6, temperature=0)
+    alone = [answer.choices[0].message.content for answer in engine.infer(requests, greedy)]
+    many = AnsweringEngine(engine.model, template=engine.template, max_batch_size=2)
+    assert [answer.choices[0].message.content for answer in many.infer(requests, greedy)] == alone
+    assert len(many._seen.kept) <= 8, "one clip of eight frames"
 
 
 def test_a_tower_with_an_adapter_or_in_training_is_refused(world):
