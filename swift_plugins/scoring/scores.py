@@ -19,9 +19,11 @@ def score_channel(channel: Channel, draws: int = 0, seed: int = 0) -> dict:
     """The JSON block of one channel.
 
     n, unparsed (strict reading), unparsed_lenient, strict, lenient: {metric: fraction}, or one such dict per protocol;
-    official, likewise, where the authors published a scorer (official_script).
+    official, likewise, where the authors published a scorer (official_script); stand_in: where that scorer counts a
+    label of its own choice for answers that are none, the label, their number n, and how many are right by it.
     Beside them: the task's own sizes, baselines (or baselines_absent, the reason), per_class per reading, signatures,
-    examples of unparsed responses, excluded rows by reason, and with `draws` the 95 % intervals per reading.
+    remarks of the task, examples of unparsed responses, excluded rows by reason, and with `draws` the 95 % intervals
+    per reading.
     """
     block: dict[str, Any] = {
         "n": len(channel.golds),
@@ -39,6 +41,9 @@ def score_channel(channel: Channel, draws: int = 0, seed: int = 0) -> dict:
         figures = channel.task.score_official(channel.dataset, channel.golds, channel.official, channel.keys)
         block["official"], per_class["official"] = _split(figures)
         block["official_script"] = script
+        if label := channel.task.stand_in:
+            turned = [gold for gold, answer in zip(channel.golds, channel.official, strict=True) if answer is None]
+            block["stand_in"] = {"label": label, "n": len(turned), "right": turned.count(label)}
     try:
         predictions = channel.task.baselines(channel.golds, channel.keys)
     except ValueError as error:
@@ -60,6 +65,8 @@ def score_channel(channel: Channel, draws: int = 0, seed: int = 0) -> dict:
             for protocol in _protocols(channel)
             if len(channel.task.protocols) == 1 or protocol in block["official"]
         ]
+    if remarks := channel.task.remarks(block):
+        block["remarks"] = remarks
     if channel.excluded:
         block["excluded"] = dict(channel.excluded)
     return block
