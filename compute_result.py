@@ -104,31 +104,15 @@ def describe(channel: Channel, block: dict) -> list[str]:
     for example in block.get("examples", [])[:3]:
         lines.append(f"  unparsed: {example['file']}:{example['line']}: {example['response']!r}")
     if "judge" in block:
-        from swift_plugins.scoring.judge import lines as judged
-
-        lines += [f"  {line}" for line in judged(block["judge"], block.get("published", {}).get("judge", {}))]
+        lines += [f"  {line}" for line in scores.judge_lines(block)]
     if "baselines_absent" in block:
         lines.append(f"  no baselines: {block['baselines_absent']}")
     if "rows" in block:
         lines.append(f"  {block['rows']['text']}")
     if "training" in block:
         lines.append("  " + block["training"])
-    lines += [f"  {line}" for line in published_table(block.get("published", {}))]
+    lines += [f"  {line}" for line in scores.published_lines(block.get("published", {}))]
     return lines + [f"  {signature}" for signature in block["signatures"]]
-
-
-def published_table(published: dict) -> list[str]:
-    """Lines about published figures that are no column: marks of a judge, other systems, where it all stands."""
-    systems = {published["name"]: published["judge"]} if published.get("judge") else {}
-    systems |= published.get("others", {})
-    lines = []
-    for name, system in systems.items():
-        figures = {key: value for key, value in system.items() if key != "second_hand"}
-        shown = ", ".join(f"{key} {value:.2f}" for key, value in figures.items())
-        lines.append(f"  {name}{' (second hand)' if system.get('second_hand') else ''}: {shown}")
-    if lines or published.get("source"):
-        lines.insert(0, f"published: {published.get('source') or 'configs/published.yaml'}")
-    return lines
 
 
 def parts_of(per_class: dict) -> dict[str, dict]:

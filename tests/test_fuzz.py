@@ -135,6 +135,10 @@ INPUTS = [
     ),
     Input("raw/ecf/Subtask_2_test.json", (f"{BUILD} --ecf raw/ecf --split train --exclude-leaks all",)),
     Input(
+        "raw/dfew/label/single_trainset_1.csv",
+        (f"{BUILD} --dfew raw/dfew --split train", f"{DOCTOR} --dfew raw/dfew"),
+    ),
+    Input(
         "raw/mosei/fer.jsonl",
         (f"{BUILD} --mosei raw/mosei --split train", f"{DOCTOR} --mosei raw/mosei"),
         ("id", "caption", "image"),
@@ -299,6 +303,7 @@ def make_world(folder: Path, url: str) -> None:
     files["raw/labels/labels.csv"] = f"video_id,clip_id,start,end,sentiment,{EMOTIONS},mode\n{labels}"
     for split, number in (("train", 1), ("test", 1400)):
         files[f"raw/ecf/Subtask_2_{split}.json"] = json.dumps([conversation(number), conversation(number + 1)])
+    files["raw/dfew/label/single_trainset_1.csv"] = "video_name,label\n1,1\n00002,7\n"
     files["raw/mosei/fer.jsonl"] = jsonl(FER_RECORD, FER_RECORD | {"id": "mosei/train/v/1", "caption": None})
     files["raw/fer.jsonl"] = files["raw/mosei/fer.jsonl"].replace("peaks/", "mosei/peaks/")
     eri = [ERI_RECORD | {"id": f"mosei/test/v/{n}", "reason": f"She has lost the {n} keys."} for n in (3, 4)]

@@ -15,14 +15,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from data_prep.readers import ecf, meld, mosei
+from data_prep.readers import dfew, ecf, meld, mosei
 from data_prep.readers.declared import DeclaredReader
 from swift_plugins import declared, extensions
 from swift_plugins.files import InputError
 
 SPLITS = ("train", "dev", "test")
 
-READERS: dict[str, Any] = {"meld": meld, "ecf": ecf, "mosei": mosei}
+READERS: dict[str, Any] = {"meld": meld, "ecf": ecf, "mosei": mosei, "dfew": dfew}
 
 
 def tasks_of(dataset: str) -> tuple[str, ...]:

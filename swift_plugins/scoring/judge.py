@@ -151,25 +151,3 @@ def _marks(name: str, answers: Sequence[Answer | None], lost: Counter, empty: in
         f"{name}_first_number": mean(first),
         f"{name}_without_number": lost.total() + sum(mark is None for mark in first),
     }
-
-
-def lines(block: dict[str, Any], published: dict[str, float]) -> list[str]:
-    """What is printed about a judged channel; published: EMER's figures to stand beside, by the judge of `NOTE`."""
-    said = [
-        f"judged by {block['judge']} (prompts {block['prompts']}), scale {block['scale']}"
-        + (f", {block['empty']:,} empty answers count as 1" if block["empty"] else "")
-    ]
-    for name in FIGURES:
-        lost = ", ".join(f"{count:,} {reason}" for reason, count in block[f"{name}_reasons"].items())
-        said.append(
-            f"  {name} {_mark(block[name])}, {block[f'{name}_not_judged']:,} of {block['n']:,} not judged"
-            + (f" ({lost})" if lost else "")
-            + f"; by the first number of any reply {_mark(block[f'{name}_first_number'])}"
-            + f", {block[f'{name}_without_number']:,} without"
-            + (f"; published {published[name]:.2f}, by another judge" if name in published else "")
-        )
-    return [*said, f"  {block['note']}"]
-
-
-def _mark(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"

@@ -162,3 +162,34 @@ def columns(block: dict) -> dict[str, dict[str, str]]:
     for name, figures in others.items():
         result[name] = {metric: percent(metric, value) for metric, value in flatten(figures).items()}
     return result
+
+
+def judge_lines(block: dict) -> list[str]:
+    """What is said of the marks of `judge.judge`, published ones beside them."""
+    found, published = block["judge"], block.get("published", {}).get("judge", {})
+
+    def mark(value: float | None) -> str:
+        return "–" if value is None else f"{value:.2f}"
+
+    lines = [f"judged by {found['judge']} (prompts {found['prompts']}), scale {found['scale']}, n {found['n']:,}"]
+    for name in (key for key in found if f"{key}_not_judged" in found):
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in found[f"{name}_reasons"].items())
+        line = f"{name} {mark(found[name])}, {found[f'{name}_not_judged']:,} not judged"
+        line += f" ({reasons})" if reasons else ""
+        line += f"; by the first number of a reply {mark(found[f'{name}_first_number'])}"
+        line += f", {found[f'{name}_without_number']:,} without"
+        line += f"; published {published[name]:.2f}, by another judge" if name in published else ""
+        lines.append(line)
+    if found["empty"]:
+        lines.append(f"{found['empty']:,} empty answers count as 1, the lowest mark")
+    return [*lines, found["note"]]
+
+
+def published_lines(published: dict) -> list[str]:
+    """What is said of published figures that are no column: where they stand, marks of a judge, other systems."""
+    systems = {published["name"]: published["judge"]} if published.get("judge") else {}
+    lines = [f"published: {published['source']}"] if published.get("source") else []
+    for name, system in (systems | published.get("others", {})).items():
+        shown = ", ".join(f"{key} {value:.2f}" for key, value in system.items() if key != "second_hand")
+        lines.append(f"{name}{' (second hand)' if system.get('second_hand') else ''}: {shown}")
+    return lines
