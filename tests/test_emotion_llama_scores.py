@@ -9,7 +9,8 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, precision_recall_fscore_support, recall_score
 
 from swift_plugins import metrics
-from swift_plugins.scoring.judge import first_number, read_score
+from swift_plugins.files import CONFIGS, InputError
+from swift_plugins.scoring.judge import first_number, load, read_score
 from swift_plugins.tasks import TASKS
 from tests.conftest import ROOT, in_process
 from tests.model_server import Asked, ModelServer
@@ -305,9 +306,27 @@ def test_a_list_that_is_cut_off_is_none(score):
     assert block["judge"]["label_overlap_reasons"] == {"no list of emotions": 1}
 
 
-def test_published_marks_stand_beside_and_name_their_judge(score):
+def test_published_marks_stand_beside_and_name_their_judge(score, tmp_path):
     with ModelServer(answer=JudgeOf(), models=("judge-1",)) as server:
         options = ("--judge", server.url, "--judge-model", "judge-1", "--compare", "emotion-llama")
-        _, said = score("emer.eri", PAIRS[:2], *options)
-    assert "clue_overlap 8.00, 0 not judged; by the first number of a reply 8.00, 0 without; published 7.83" in said
+        _, said = score("emer.eri", PAIRS[:2], *options, "--report", tmp_path / "report")
+    line = "clue_overlap 8.00, 0 not judged; by the first number of a reply 8.00, 0 without; published 7.83"
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert line in said and line in page and "is no longer served" in page
     assert "published n 100: NOT the same rows" in said
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("    {text}", "    {gold}", "prompts: emotions: no field {gold} here; there are text"),
+        ("  label_overlap:", "  labels:", "prompts.label_overlap: missing key"),
+        ("{gold}", "{gold", "prompts: "),
+    ],
+)
+def test_a_wording_that_cannot_be_asked(tmp_path, old, new, message):
+    text = (CONFIGS / "judge.yaml").read_text(encoding="utf-8")
+    (tmp_path / "judge.yaml").write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(InputError) as error:
+        load(tmp_path / "judge.yaml")
+    assert message in str(error.value) and "\n" not in str(error.value)

@@ -25,7 +25,6 @@ from swift_plugins.scoring.results import Channel
 from swift_plugins.tasks.task import without_reasoning
 
 CONFIG = CONFIGS / "judge.yaml"
-FIGURES = ("clue_overlap", "label_overlap")
 NOTE = (
     "the judge of EMER's published figures, gpt-3.5-turbo-16k-0613, is no longer served: marks compare only with marks "
     "by the same judge and the same wording"
@@ -79,7 +78,7 @@ def load(path: Path = CONFIG) -> JudgeConfig:
 
 
 def judge(channel: Channel, url: str, model: str, journal_path: Path, config: JudgeConfig | None = None) -> dict:
-    """The judge's block of one eri channel: who judged, and what of `_marks` there is for each of `FIGURES`.
+    """The judge's block of one eri channel: who judged, and `_marks` of clue_overlap and label_overlap.
 
     An unparsed (empty) response is not shown to the judge: it gets 1, the lowest mark; `empty` counts those. Raises
     InputError when the server cannot be used.
@@ -88,13 +87,14 @@ def judge(channel: Channel, url: str, model: str, journal_path: Path, config: Ju
     server = Server("judge", url, model, key=api_key("judge"), timeout=config.timeout)
     check(server)
     pairs = [pair for pair in zip(channel.golds, channel.strict, strict=True) if pair[1] is not None]
-    result = {
+    empty = len(channel.golds) - len(pairs)
+    result: dict[str, Any] = {
         "judge": model,
         "url": server.shown_url,
         "prompts": fingerprint(config.prompts.model_dump(), config.params)[:8],
         "scale": "1-10",
         "n": len(channel.golds),
-        "empty": len(channel.golds) - len(pairs),
+        "empty": empty,
         "note": NOTE,
     }
     with AnswerJournal(journal_path, resume=True) as journal:
@@ -116,13 +116,13 @@ def judge(channel: Channel, url: str, model: str, journal_path: Path, config: Ju
             return [journal.answers.get(question.key) for question in questions]
 
         clues = answers("clue_overlap", [{"gold": gold, "response": response} for gold, response in pairs])
-        result |= _marks("clue_overlap", clues, Counter(), result["empty"])
+        result |= _marks("clue_overlap", clues, Counter(), empty)
         texts = list(dict.fromkeys(text for pair in pairs for text in pair))
         named = dict(zip(texts, map(_emotions, answers("emotions", [{"text": text} for text in texts])), strict=True))
         lists = [(named[gold], named[response]) for gold, response in pairs]
         both = [{"gold": gold, "response": response} for gold, response in lists if gold and response]
         lost = Counter({"no list of emotions": len(lists) - len(both)})
-        result |= _marks("label_overlap", answers("label_overlap", both), lost, result["empty"])
+        result |= _marks("label_overlap", answers("label_overlap", both), lost, empty)
     return result
 
 
@@ -134,8 +134,8 @@ def _emotions(answer: Answer | None) -> str:
 def _marks(name: str, answers: Sequence[Answer | None], lost: Counter, empty: int) -> dict[str, Any]:
     """The mean of `read_score` under `name` (None without a mark), that of `first_number`, and how many answers have no
     mark, each with 1 for every empty response. lost: pairs that the judge could not be asked about, by reason."""
-    strict = [answer and read_score(answer.text) for answer in answers]
-    first = [answer and first_number(answer.text) for answer in answers]
+    strict = [None if answer is None else read_score(answer.text) for answer in answers]
+    first = [None if answer is None else first_number(answer.text) for answer in answers]
     reasons = +lost + Counter(
         "no answer" if answer is None else "no mark" for answer, mark in zip(answers, strict, strict=True) if not mark
     )

@@ -156,7 +156,7 @@ def columns(block: dict) -> dict[str, dict[str, str]]:
     others = {"lenient": block["lenient"]}
     if "official" in block:
         others["official"] = block["official"]
-    if "published" in block:  # beside the reading that counts as its authors counted
+    if block.get("published", {}).get("figures"):  # beside the reading that counts as its authors counted
         others[block["published"]["name"]] = block["published"]["figures"]
     others |= block["baselines"]
     for name, figures in others.items():
@@ -191,5 +191,5 @@ def published_lines(published: dict) -> list[str]:
     lines = [f"published: {published['source']}"] if published.get("source") else []
     for name, system in (systems | published.get("others", {})).items():
         shown = ", ".join(f"{key} {value:.2f}" for key, value in system.items() if key != "second_hand")
-        lines.append(f"{name}{' (second hand)' if system.get('second_hand') else ''}: {shown}")
+        lines.append(f"  {name}{' (second hand)' if system.get('second_hand') else ''}: {shown}")
     return lines
