@@ -36,10 +36,23 @@ from swift_plugins import (  # noqa: E402
     shares,
     template,
 )
+from swift_plugins.emotion_llama import register as emotion_llama  # noqa: E402
 from swift_plugins.internvl2 import register as internvl2  # noqa: E402
 
 if not runs.registered():  # ms-swift imports this file by its path, our programs and tests as a module
-    for module in (internvl2, template, packing, shares, answering, backbones, dataset, rewards, chat_page, runs):
+    for module in (
+        internvl2,
+        template,
+        packing,
+        shares,
+        answering,
+        backbones,
+        emotion_llama,
+        dataset,
+        rewards,
+        chat_page,
+        runs,
+    ):
         module.register()
     if "evalscope" in sys.modules:  # `swift eval` has imported it
         from swift_plugins import eval_backend

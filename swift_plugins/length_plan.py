@@ -68,7 +68,6 @@ class Meter:
         from swift.template import get_template
 
         import swift_plugins.emoverse  # noqa: F401  registers our models and templates
-        from swift_plugins.template import EmoverseTemplate
 
         try:
             processor = get_processor(str(model), model_type=settings["model_type"], download_model=False)
@@ -78,10 +77,10 @@ class Meter:
         except (ValueError, OSError, KeyError) as error:
             raise InputError(f"cannot be loaded as {settings['model_type']}: {error}", model) from None
         self.limit = settings["max_length"] or template.model_info.max_model_len
-        self.exact = isinstance(template, EmoverseTemplate)
+        self.exact = getattr(template, "exact", False)
         self.template = template
         self.template.set_mode("train")
-        self.image_token: Any = getattr(template.config, "image_token_id", None)
+        self.media_token: Any = getattr(template, "media_token", getattr(template.config, "image_token_id", None))
         self.by_media: dict[tuple[int, int], int] = {}
 
     def measure(self, rows: Iterable[dict], root: Path) -> Lengths:
@@ -94,7 +93,7 @@ class Meter:
         images, videos = ([str(root / path) for path in row.get(key) or ()] for key in ("images", "videos"))
         if self.exact:
             ids = self._ids(row, images, videos)
-            return len(ids), ids.count(self.image_token)
+            return len(ids), ids.count(self.media_token)
         text = len(self._ids(row, [], []))
         media = len(images), len(videos)
         if media not in self.by_media:

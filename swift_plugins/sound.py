@@ -1,6 +1,6 @@
 """The sound track of a clip or an audio file, decoded with PyAV.
 
-    sound = read_sound("clip.mp4")                       # (samples,) float32 at 16 kHz, mono
+sound = read_sound("clip.mp4")                       # (samples,) float32 at 16 kHz, mono
 """
 
 from __future__ import annotations

@@ -62,6 +62,9 @@ def video_source(video: str | bytes | dict) -> Source:
 class ChannelOfEveryRow:
     """Rows of other datasets, which state no channel, train under the name `other`: ms-swift logs their `loss_None`."""
 
+    exact = False  # whether `lengths_only` gives the ids of a row without a look at its media
+    counting = False  # within `lengths_only`
+
     def _preprocess_inputs(self, inputs):
         super()._preprocess_inputs(inputs)
         if self.mode == "train" and inputs.channel is None:
@@ -81,7 +84,7 @@ class EmoverseTemplate(ChannelOfEveryRow, Template):
 
     skip_prompt = False  # generation starts from embeddings and returns new tokens only
     support_padding_free = True
-    counting = False  # within `lengths_only`
+    exact = True
 
     def _init_placeholder_tokens(self):
         self.placeholder_tokens = [IMAGE_TOKEN]  # ms-swift writes ids into it: one list per tokenizer
