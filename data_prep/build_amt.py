@@ -30,6 +30,7 @@ from swift_plugins.options import option, parse
 from swift_plugins.progress import progress
 from swift_plugins.tasks import TASKS, LeftOut, split_channel
 
+TABLE_1_DATASETS = {"meld", "ecf", "mosei"}
 TABLE_1_CLIPS = 32_940  # of the paper's Table 1: clips, not rows; its rows per task are in `TASKS`
 
 
@@ -403,7 +404,7 @@ def table(report: dict) -> str:
     """The report's counts for the screen."""
     lines = [f"{'channel':<16}{'rows':>8}"]
     lines += [f"{channel:<16}{count:>8,}" for channel, count in report["rows"].items()]
-    paper = set(published()) & report["clips"].keys()  # whose table has nothing to say of other data
+    paper = TABLE_1_DATASETS & report["clips"].keys()  # whose table has nothing to say of other data
     counts = {**report["tasks"], "clips": report["total_clips"]}
     lines.append(f"\n{'task':<16}{'rows':>8}" + (f"{'Table 1':>10}" if paper else ""))
     lines += [
@@ -463,8 +464,13 @@ def main() -> int:
         eri = Records("reason", {record["id"]: (record["reason"], None, Path()) for record in reviewed})
     else:
         eri = Records.read(options.eri or beside["eri"], "reason")
+    records = {"fer": fer, "eri": eri}
+    for dataset, folder in folders.items():
+        if read_records := getattr(READERS[dataset], "records", None):
+            for kind, made in read_records(folder, options.split).items():
+                records[kind].add(made, folder)
     with AtomicFiles() as files:
-        builder = Builder(options, media_root, wording, {"fer": fer, "eri": eri}, files)
+        builder = Builder(options, media_root, wording, records, files)
         builder.held_out, builder.others = excluded, others
         for dataset, folder in folders.items():
             builder.add(dataset, folder)

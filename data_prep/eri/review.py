@@ -41,6 +41,7 @@ class EriRecord(BaseModel):
     reason: str
     clues: dict[str, str] | None
     label: str
+    tone: str | list[str] = ""
     review: str = ""
     model_reason: str = ""
     rejected: Rejected = Field(None)  # may be absent, never null

@@ -196,22 +196,24 @@ class Task:
 class LabelTask(Task):
     """A task whose answer is one label of a closed set: `Surprise.`
 
-    plain: datasets whose rows were not built here, and may write a label without the full stop.
+    plain: datasets whose rows were not built here, and may write a label without the full stop. bare: datasets whose
+    answers are the label alone, `happy`.
     """
 
     plain: set[str] = set()
+    bare: frozenset[str] = frozenset()
 
     def target(self, gold: Any, dataset: str) -> str:
         for label in self.labels_of(dataset):
             if label.lower() == gold:
-                return f"{label}."
+                return label if dataset in self.bare else f"{label}."
         raise ValueError(f"{gold!r} is not a label of {dataset}: {', '.join(self.labels_of(dataset)).lower()}")
 
     def strict(self, response: object, dataset: str) -> str | None:
         if not isinstance(response, str):
             return None
         answer = response.strip()
-        exact = ("{}.", "{}") if dataset in self.plain else ("{}.",)
+        exact = ("{}",) if dataset in self.bare else ("{}.", "{}") if dataset in self.plain else ("{}.",)
         labels = self.labels_of(dataset)
         return next((label.lower() for label in labels if answer in [form.format(label) for form in exact]), None)
 
