@@ -70,8 +70,8 @@ class FerFacts(BaseModel):
 def record(label: str, fer: Mapping[str, Any], texts: Mapping[str, str]) -> dict[str, Any]:
     """One record of MERR, its keys in the order of MERR's schema.
 
-    fer: the clip's record of fer.jsonl. texts: those of `merr.TEXTS` that the record is to hold. What `fer` says nothing
-    of is absent.
+    fer: the clip's record of fer.jsonl. texts: those of `merr.TEXTS` that the record is to hold. What neither says is
+    absent.
     """
     made: dict[str, Any] = {}
     if "index" in fer:
@@ -160,8 +160,8 @@ class Export:
             return None
         if label not in merr.LABELS:
             raise InputError(
-                f"{sample.id}: the label {label!r} is not one of MERR's {', '.join(merr.LABELS)}; --labels {label}=LABEL "
-                f"says which it is, {label}= leaves its clips out"
+                f"{sample.id}: the label {label!r} is not one of MERR's {', '.join(merr.LABELS)}; --labels "
+                f"{label}=LABEL says which it is, {label}= leaves its clips out"
             )
         return label
 
