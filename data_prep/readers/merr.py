@@ -43,15 +43,22 @@ class MerrRecord(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="allow")
 
-    peak_index: str = Field(None, pattern="^(0|[1-9][0-9]{0,8})$")  # of a frame, from 0
-    peak_AU_list: list[str] = Field(None)
-    AU_list: list[str] = Field(None)
-    visual_prior_list: list[str] = Field(None)  # a phrase for each of AU_list
-    audio_prior_list: str = Field(None)
+    peak_index: str | None = Field(None, pattern="^(0|[1-9][0-9]{0,8})$")  # of a frame, from 0
+    peak_AU_list: list[str] | None = None
+    AU_list: list[str] | None = None
+    visual_prior_list: list[str] | None = None  # a phrase for each of AU_list
+    audio_prior_list: str | None = None
     pseu_emotion: str
-    caption: str = Field(None, pattern=r"\S")
-    text: str = Field(None)
-    smp_reason_caption: str = Field(None, pattern=r"\S")
+    caption: str | None = Field(None, pattern=r"\S")
+    text: str | None = None
+    smp_reason_caption: str | None = Field(None, pattern=r"\S")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_null(cls, content: dict[str, Any]) -> dict[str, Any]:
+        if null := [key for key in cls.model_fields if key in content and content[key] is None]:
+            raise ValueError(f"{null[0]} is null")
+        return content
 
     @field_validator("pseu_emotion")
     @classmethod
@@ -176,7 +183,7 @@ def fer_record(clip: str, record: MerrRecord, facs: Facs) -> dict[str, Any]:
     stay under `visual_prior_list`. Keys that the record of MERR lacks are absent here, too.
     """
     made: dict[str, Any] = {"id": clip, "emotion": record.pseu_emotion, "caption": None, "image": None}
-    if record.AU_list is not None:
+    if record.AU_list is not None and record.visual_prior_list is not None:
         phrases = record.visual_prior_list
         if not all(phrase in facs.aus[au].phrases for au, phrase in zip(record.AU_list, phrases, strict=True)):
             made["visual_prior_list"] = phrases
@@ -197,7 +204,7 @@ def eri_record(clip: str, record: MerrRecord, own_text: str) -> dict[str, Any]:
     texts = {key: text for key in TEXTS if (text := getattr(record, key)) is not None}
     if "smp_reason_caption" in texts:
         texts["smp_reason_caption"] = " ".join(texts["smp_reason_caption"].split())
-    made = {"id": clip, "reason": texts.pop(own_text, ""), "clues": None, "label": record.pseu_emotion}
+    made: dict[str, Any] = {"id": clip, "reason": texts.pop(own_text, ""), "clues": None, "label": record.pseu_emotion}
     if "audio_prior_list" in texts:
         made["tone"] = texts.pop("audio_prior_list")
     return made | texts
@@ -218,7 +225,8 @@ def read_annotations(path: Path) -> Annotations:
     value, faults = _parse(text, path)
     if not isinstance(value, dict):
         raise InputError(f"holds a {type(value).__name__} where an object, clip name → record, is expected", path)
-    records, further = {}, set()
+    records: dict[str, MerrRecord] = {}
+    further: set[str] = set()
     for name, content in value.items():
         if identifier(name, "the name", path, name) != name:
             raise InputError("the name begins or ends with white space", path, name)
