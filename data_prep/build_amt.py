@@ -467,8 +467,13 @@ def main() -> int:
         eri = Records("reason", {record["id"]: (record["reason"], None, Path()) for record in reviewed})
     else:
         eri = Records.read(options.eri or beside["eri"], "reason")
+    records = {"fer": fer, "eri": eri}
+    for dataset, folder in folders.items():
+        if read_records := getattr(READERS[dataset], "records", None):
+            for kind, made in read_records(folder, options.split).items():
+                records[kind].add(made, folder)
     with AtomicFiles() as files:
-        builder = Builder(options, media_root, wording, {"fer": fer, "eri": eri}, files)
+        builder = Builder(options, media_root, wording, records, files)
         builder.held_out, builder.others = excluded, others
         for dataset, folder in folders.items():
             builder.add(dataset, folder)

@@ -9,6 +9,8 @@ from typing import Any
 from swift_plugins import metrics
 from swift_plugins.tasks.task import Figures, Gold, LabelTask, LeftOut, Task
 
+# The labels of MERR, in the order in which Emotion-LLaMA's prompt lists them; the first six are those of MER2023.
+MERR = ("happy", "sad", "neutral", "angry", "worried", "surprise", "fear", "contempt", "doubt")
 MELD = ("Anger", "Sadness", "Surprise", "Disgust", "Joy", "Neutral", "Fear")
 
 
@@ -23,9 +25,11 @@ class Mer(LabelTask):
         "mosei": tuple("Happy" if label == "Joy" else label for label in MELD),
         "ecf": MELD,
         "dfew": ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear"),  # label 1-7 of its lists
-        "mer2023": ("happy", "sad", "neutral", "angry", "worried", "surprise"),  # as Emotion-LLaMA's prompt
+        "mer2023": MERR[:6],
+        "merr": MERR,
+        "merr_coarse": MERR,
     }
-    bare = frozenset(("dfew", "mer2023"))
+    bare = frozenset(("dfew", "mer2023", "merr", "merr_coarse"))
     stand_in = "neutral"
     protocols = ("labels",)
     headlines = (("weighted_f1", "weighted F1"), ("accuracy", "accuracy"))
@@ -120,7 +124,7 @@ class OwnMer(Mer):
         return ""
 
 
-PUBLISHED = frozenset(Mer.labels)
+PUBLISHED = frozenset(Mer.labels) - Mer.bare  # which EmoVerse's script can score
 OWN = OwnMer()
 VARIANTS = {"mer2023": Mer2023(), "dfew": Dfew()}
 TASK = Mer()

@@ -203,8 +203,8 @@ class Task:
 class LabelTask(Task):
     """A task whose answer is one label of a closed set: `Surprise.`
 
-    plain: datasets whose rows were not built here, and may write a label without the full stop.
-    bare: datasets whose answers are the label alone, as their authors' model writes it: `surprise`.
+    plain: datasets whose rows were not built here, and may write a label without the full stop. bare: datasets whose
+    answers are the label alone, `happy`.
     """
 
     plain: set[str] = set()
@@ -220,7 +220,7 @@ class LabelTask(Task):
         if not isinstance(response, str):
             return None
         answer = response.strip()
-        exact = ("{}.", "{}") if dataset in self.plain else ("{}",) if dataset in self.bare else ("{}.",)
+        exact = ("{}",) if dataset in self.bare else ("{}.", "{}") if dataset in self.plain else ("{}.",)
         labels = self.labels_of(dataset)
         return next((label.lower() for label in labels if answer in [form.format(label) for form in exact]), None)
 
