@@ -23,8 +23,9 @@ from swift_plugins.files import InputError
 
 SPLITS = ("train", "dev", "test")
 
-READERS: dict[str, Any] = {"meld": meld, "ecf": ecf, "mosei": mosei, "dfew": dfew, "mer2023": mer2023}
+READERS: dict[str, Any] = {"meld": meld, "ecf": ecf, "mosei": mosei}
 READERS |= {reader.name: reader for reader in (merr.READER, merr.COARSE_READER)}
+READERS |= {"mer2023": mer2023, "dfew": dfew}
 
 
 def tasks_of(dataset: str) -> tuple[str, ...]:
