@@ -67,7 +67,7 @@ class Mer2023(Mer):
     protocols = ("mer2023",)
 
     def official(self, response: object, dataset: str) -> str | None:
-        """Emotion-LLaMA's eval_emotion.py (at e3396fb): the last word between spaces, in lower case only, else neutral."""
+        """Emotion-LLaMA's eval_emotion.py (e3396fb): the last word between spaces, in lower case only, else neutral."""
         last = response.strip().split(" ")[-1] if isinstance(response, str) else None
         return last if last in self.labels_of(dataset) else None
 
