@@ -17,7 +17,7 @@ from pathlib import Path
 import swift_plugins  # noqa: F401  says what is not installed
 
 # isort: split
-from pydantic import RootModel
+from pydantic import BaseModel, ConfigDict, RootModel
 
 from swift_plugins.files import CONFIGS, InputError, read_config, run_cli, write_json
 from swift_plugins.options import option, parse
@@ -96,6 +96,7 @@ def describe(channel: Channel, block: dict) -> list[str]:
         f"{channel.name}: {n}, unparsed {block['unparsed']:,} strict, {block['unparsed_lenient']:,} lenient{excluded}"
     ]
     lines += table(block)
+    lines += [f"  {remark}" for remark in block.get("remarks", ())]
     for part, classes in parts_of(block["per_class"]["strict"]).items():
         figures = ", ".join(f"{label} {100 * row['f1']:.1f} ({row['support']})" for label, row in classes.items())
         if figures:
@@ -103,15 +104,14 @@ def describe(channel: Channel, block: dict) -> list[str]:
     for example in block.get("examples", [])[:3]:
         lines.append(f"  unparsed: {example['file']}:{example['line']}: {example['response']!r}")
     if "judge" in block:
-        mine = block["judge"]
-        figures = ", ".join(f"{key} {mine[key]:.2f}" for key in mine if f"{key}_not_judged" in mine and mine[key])
-        lines.append(f"  judged by {mine['judge']} (prompts {mine['prompts']}), scale {mine['scale']}: {figures}")
+        lines += [f"  {line}" for line in scores.judge_lines(block)]
     if "baselines_absent" in block:
         lines.append(f"  no baselines: {block['baselines_absent']}")
     if "rows" in block:
         lines.append(f"  {block['rows']['text']}")
     if "training" in block:
         lines.append("  " + block["training"])
+    lines += [f"  {line}" for line in scores.published_lines(block.get("published", {}))]
     return lines + [f"  {signature}" for signature in block["signatures"]]
 
 
@@ -162,12 +162,32 @@ def print_against(args: Options, task: str | None, channels: dict[str, Channel],
         print(f"{name}: only in {'ours' if name in channels else 'theirs'}\n")
 
 
-class Published(RootModel[dict[str, dict[str, dict[str, float | dict[str, float]]]]]):
-    """configs/published.yaml: name → channel → figure → per cent, or protocol → figure → per cent; `n` is a size."""
+class OtherSystem(BaseModel):
+    """Figures of another system as printed there, by name; second_hand: its figures are quoted, not measured, there."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    __pydantic_extra__: dict[str, float]
+    second_hand: bool = False
 
 
-def published(name: str) -> dict:
-    """Figures of one published model as fractions; InputError lists the names that exist."""
+class PublishedChannel(BaseModel):
+    """Figures of one channel in per cent, by name or by protocol and name. n: the size of the test set; source: where
+    they are printed; judge: marks (1-10) by a judge; others: systems that stand in the same table there."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    __pydantic_extra__: dict[str, float | dict[str, float]]
+    n: int = 0
+    source: str = ""
+    judge: dict[str, float] = {}
+    others: dict[str, OtherSystem] = {}
+
+
+class Published(RootModel[dict[str, dict[str, PublishedChannel]]]):
+    """configs/published.yaml: name → channel → its figures."""
+
+
+def published(name: str) -> dict[str, dict]:
+    """What was published of one model, figures as fractions; InputError lists the names that exist."""
     table = read_config(PUBLISHED, Published).root
     if name not in table:
         raise InputError(f"no published figures for {name!r}; there are {', '.join(table)}", PUBLISHED)
@@ -176,8 +196,9 @@ def published(name: str) -> dict:
         return {key: fractions(value) if isinstance(value, dict) else value / 100 for key, value in figures.items()}
 
     return {
-        channel: {"n": int(figures.get("n", 0)), "figures": fractions({k: v for k, v in figures.items() if k != "n"})}
-        for channel, figures in table[name].items()
+        channel: entry.model_dump(include={"n", "source", "judge", "others"})
+        | {"name": name, "figures": fractions(entry.model_extra or {})}
+        for channel, entry in table[name].items()
     }
 
 
@@ -224,7 +245,7 @@ def score_all(args: Options, task: str | None) -> tuple[dict[str, Channel], dict
         if name in figures:
             if coverage and not coverage.whole and not args.partial:
                 raise InputError(f"{name}: {coverage}; --partial compares all the same")
-            block["published"] = {"name": args.compare, **figures[name]}
+            block["published"] = figures[name]
         if name in before:
             block["before"] = {key: before[name][key] for key in ("n", "unparsed", *scores.READINGS)}
         if any(channel.units):

@@ -20,7 +20,7 @@ from typing import IO
 from data_prep import ecf_emotions, prompts
 from data_prep.doctor import leakage
 from data_prep.eri import review as eri_review
-from data_prep.readers import READERS, SPLITS, media, own, published, tasks_of
+from data_prep.readers import READERS, SPLITS, dfew, media, own, published, tasks_of
 from data_prep.readers.sample import Fault, Sample, SplitAbsent, conversation_id
 from data_prep.records import Records
 from swift_plugins.build_report import read_report
@@ -30,6 +30,7 @@ from swift_plugins.options import option, parse
 from swift_plugins.progress import progress
 from swift_plugins.tasks import TASKS, LeftOut, split_channel
 
+TABLE_1_DATASETS = {"meld", "ecf", "mosei"}
 TABLE_1_CLIPS = 32_940  # of the paper's Table 1: clips, not rows; its rows per task are in `TASKS`
 
 
@@ -76,6 +77,7 @@ class Options:
     neutral: str = option("positive", choices=("positive", "drop"), help="neutral clips in MSA")
     mosei_ties: str = option("first", choices=("first", "drop"), help="equal strongest emotions")
     mosei_all_zero: str = option("neutral", choices=("neutral", "drop"), help="no emotion at all")
+    dfew_set: str = option("1", choices=dfew.SETS, help="DFEW's set (of its 5-fold cross-validation)")
     prompts: Path | None = option(None, metavar="FILE", help="wording instead of configs/prompts.yaml")
     fer: tuple[Path, ...] = option((), action="append", metavar="FILE", help="default: DIR/fer.jsonl")
     eri: tuple[Path, ...] = option((), action="append", metavar="FILE", help="default: DIR/eri.jsonl")
@@ -89,6 +91,7 @@ class Options:
         options = {
             "meld": {"known_bad": self.known_bad or self.missing_media},
             "mosei": {"ties": self.mosei_ties, "all_zero": self.mosei_all_zero},
+            "dfew": {"number": self.dfew_set},
         }
         own = DATASETS.get(dataset)
         return options.get(own.reader or "" if own else dataset, {})
@@ -328,6 +331,7 @@ class Builder:
             "ecf_mer": chosen.ecf_mer,
             "ecf_emotions": str(chosen.ecf_emotions) if chosen.ecf_emotions else None,
             "mosei": chosen.of_reader("mosei"),
+            "dfew": chosen.of_reader("dfew"),
             "msa": chosen.msa,
             "prompts": self.wording.digest,
             "system": self.wording.system,
@@ -403,7 +407,7 @@ def table(report: dict) -> str:
     """The report's counts for the screen."""
     lines = [f"{'channel':<16}{'rows':>8}"]
     lines += [f"{channel:<16}{count:>8,}" for channel, count in report["rows"].items()]
-    paper = set(published()) & report["clips"].keys()  # whose table has nothing to say of other data
+    paper = TABLE_1_DATASETS & report["clips"].keys()  # whose table has nothing to say of other data
     counts = {**report["tasks"], "clips": report["total_clips"]}
     lines.append(f"\n{'task':<16}{'rows':>8}" + (f"{'Table 1':>10}" if paper else ""))
     lines += [
@@ -463,8 +467,13 @@ def main() -> int:
         eri = Records("reason", {record["id"]: (record["reason"], None, Path()) for record in reviewed})
     else:
         eri = Records.read(options.eri or beside["eri"], "reason")
+    records = {"fer": fer, "eri": eri}
+    for dataset, folder in folders.items():
+        if read_records := getattr(READERS[dataset], "records", None):
+            for kind, made in read_records(folder, options.split).items():
+                records[kind].add(made, folder)
     with AtomicFiles() as files:
-        builder = Builder(options, media_root, wording, {"fer": fer, "eri": eri}, files)
+        builder = Builder(options, media_root, wording, records, files)
         builder.held_out, builder.others = excluded, others
         for dataset, folder in folders.items():
             builder.add(dataset, folder)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from string import Formatter
+from typing import Any
 
 from pydantic import ValidationError, model_validator
 
@@ -32,6 +34,14 @@ def _check_fields(template: str, allowed: set[str], where: str) -> None:
             raise ValueError(f"{where}: no field {{{field}}} here; there are {', '.join(sorted(allowed))}")
 
 
+def _wordings(value: Any, where: str) -> list[str]:
+    """The templates of one key: a text, or a list of several of which each row gets one."""
+    found = value if isinstance(value, list) and value else [value]
+    if not all(isinstance(template, str) for template in found):
+        raise ValueError(f"{where}: Input should be a valid string, or a list of several")
+    return found
+
+
 class Formats(Config):
     """How the parts of an ECPE prompt are written and joined."""
 
@@ -52,7 +62,7 @@ class PromptsFile(Config):
     """A prompts file; what one of your own leaves out is taken from configs/prompts.yaml."""
 
     system: str | None = None
-    tasks: dict[str, str] = {}
+    tasks: dict[str, Any] = {}  # a text, or a list of them
     formats: Formats = Formats()
 
     @model_validator(mode="after")
@@ -62,7 +72,8 @@ class PromptsFile(Config):
             name = key.rpartition(".")[2]
             if name not in fields:
                 raise ValueError(f"tasks: {key} is not a task (one of {', '.join(fields)})")
-            _check_fields(template, _COMMON | fields[name], f"tasks.{key}")
+            for one in _wordings(template, f"tasks.{key}"):
+                _check_fields(one, _COMMON | fields[name], f"tasks.{key}")
         return self
 
 
@@ -71,13 +82,14 @@ class Prompts:
     """The wording in use; `load` makes it, `query` renders it."""
 
     system: str
-    tasks: dict[str, str]
+    tasks: dict[str, str | list[str]]
     formats: dict[str, str]
 
     def query(self, sample: Sample, task: str, wording: str = "", part: str = "") -> str:
         """The query of `sample` for `task`, byte for byte what the template says; no stripping, no cleaning.
 
         `wording` names another template than the task's own (`msa_score`), `part` the third part of the row's channel.
+        Of several templates the sample's id draws one, each alike likely and the same on any machine.
         """
         key = wording or TASKS[task].wording_of(sample.dataset)
         # `mine.msa` words the task for mine, whatever labels it has
@@ -93,6 +105,8 @@ class Prompts:
         }
         if TASKS[task].fields:
             fields |= self._dialogue(sample)
+        if isinstance(template, list):
+            template = random.Random(sample.id).choice(template)
         return template.format_map(fields)
 
     @property
@@ -139,7 +153,7 @@ def load(path: Path | str | None = None, datasets: Collection[str] | None = None
                 raise InputError(f"prompts: {error.errors()[0]['msg']}", dataset.path) from None
     if path:
         files.append(read_config(path, PromptsFile))
-    tasks: dict[str, str] = {}
+    tasks: dict[str, Any] = {}  # a text, or a list of them
     formats: dict[str, str] = {}
     for file in files:
         tasks |= file.tasks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,11 @@ class Records:
                     raise InputError(f"duplicate id {record['id']}", path, number)
                 by_id[record["id"]] = (record[text_key], record.get("image"), path.parent)
         return cls(text_key, by_id)
+
+    def add(self, made: Mapping[str, Mapping], folder: Path) -> None:
+        """The records by clip id that a reader found in its own files (`data_prep.readers`), for clips without one."""
+        for clip, record in made.items():
+            self.by_id.setdefault(clip, (record[self.text_key], record.get("image"), folder))
 
     def of(self, sample: Sample) -> dict[str, str | None] | None:
         """What a task may know of the clip's record; None where there is none."""

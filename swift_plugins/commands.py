@@ -19,6 +19,7 @@ MODULES = {
     "build-amt": "data_prep.build_amt",
     "fer": "data_prep.fer",
     "eri": "data_prep.eri",
+    "merr": "data_prep.merr",
     "doctor": "data_prep.doctor",
     "features": "data_prep.features",
     "peak-frame": "data_prep.peak_frame",

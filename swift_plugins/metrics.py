@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -36,6 +36,14 @@ def prf(hit: float, predicted: float, gold: float) -> dict[str, float]:
     }
 
 
+def weighted(table: Mapping[Hashable, Mapping[str, float]], total: float) -> dict[str, float]:
+    """weighted_precision, weighted_recall, weighted_f1 of a table of `prf`, by gold support; `total` rows have gold."""
+    return {
+        f"weighted_{name}": ratio(sum(row[name] * row["support"] for row in table.values()), total)
+        for name in ("precision", "recall", "f1")
+    }
+
+
 # One label of a closed set
 
 
@@ -45,7 +53,10 @@ def confusion(golds: Iterable[Hashable], predictions: Iterable[Hashable | None])
 
 
 def classification(counts: Counter, classes: Sequence[Hashable]) -> dict:
-    """accuracy (= WAR), weighted_f1 (by gold support), uar (mean recall of the classes that have gold), per_class."""
+    """accuracy (= WAR), weighted_f1 (by gold support), uar (mean recall of the classes that have gold), per_class.
+
+    scikit-learn's macro recall counts a class that is predicted and has no gold as 0; here it is left out.
+    """
     gold, predicted = Counter(), Counter()
     for (row, column), count in counts.items():
         gold[row] += count
@@ -55,7 +66,7 @@ def classification(counts: Counter, classes: Sequence[Hashable]) -> dict:
     present = [row for row in table.values() if row["support"]]
     return {
         "accuracy": ratio(sum(counts[name, name] for name in classes), n),
-        "weighted_f1": ratio(sum(row["f1"] * row["support"] for row in present), n),
+        "weighted_f1": weighted(table, n)["weighted_f1"],
         "uar": ratio(sum(row["recall"] for row in present), len(present)),
         "per_class": table,
     }
@@ -202,9 +213,7 @@ def set_scores(counts: Counter, members: Iterable[Hashable]) -> dict:
         totals[kind] += count
     result = prf(totals["hit"], totals["predicted"], totals["gold"])
     del result["support"]
-    for name in ("precision", "recall", "f1"):
-        result[f"weighted_{name}"] = ratio(sum(row[name] * row["support"] for row in table.values()), total)
-    return result | {"per_class": table}
+    return result | weighted(table, total) | {"per_class": table}
 
 
 # Free text

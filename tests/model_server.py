@@ -7,6 +7,7 @@ with ModelServer(fault=lambda ask: "500" if ask.nth == 1 else None) as server:
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import threading
 from collections import Counter
@@ -22,12 +23,13 @@ KEY = "sk-test-0123456789abcdef"
 
 @dataclass(frozen=True)
 class Asked:
-    """A request: its whole text, seed, number of pictures, and the how-manieth time it comes (from 1)."""
+    """A request: its whole text, seed, number of pictures, the how-manieth time it comes (from 1), its WAV files."""
 
     text: str
     seed: int
     pictures: int
     nth: int
+    sounds: tuple[bytes, ...] = ()
 
 
 def clue_or_reason(ask: Asked) -> str:
@@ -40,6 +42,8 @@ def clue_or_reason(ask: Asked) -> str:
             f"Character: A person with an open mouth near a {words[1]} who leans towards the {words[3]}.\n"
             f"Scene: A {words[0]} with a {words[1]} on a table and a door to the {words[2]}."
         )
+    if ask.sounds:
+        return f"The voice is {'loud' if number % 2 else 'low'} and rises towards the end, with a pause of {number} ms."
     label = ask.text.partition("The person's emotion: ")[2].split()[0]
     return (
         f"The words '{spoken}' tell of a {words[1]} in the {words[0]}, and with the {words[3]} so near to the "
@@ -60,7 +64,7 @@ class ModelServer:
         fault: Callable[[Asked], str | None] = lambda ask: None,
         answer: Callable[[Asked], str] = clue_or_reason,
         delay: float = 0.0,
-        models: tuple[str, ...] | None = ("seer", "thinker"),
+        models: tuple[str, ...] | None = ("seer", "thinker", "listener"),
         port: int = 0,
         retry_after: str = "1",
         echo: slice = slice(None),
@@ -119,7 +123,11 @@ class ModelServer:
         pictures = sum(part["type"] == "image_url" for part in parts)
         key = (text, body.get("seed", 0))
         self.received[key] += 1
-        ask = Asked(text, body.get("seed", 0), pictures, self.received[key])
+        sounds = [part["input_audio"] for part in parts if part["type"] == "input_audio"]
+        if any(sound["format"] != "wav" for sound in sounds):
+            return web.json_response({"error": {"message": "only wav is heard"}}, status=400)
+        wavs = tuple(base64.b64decode(sound["data"], validate=True) for sound in sounds)
+        ask = Asked(text, body.get("seed", 0), pictures, self.received[key], wavs)
         self.asks.append(ask)
         self.now += 1
         self.most_at_once = max(self.most_at_once, self.now)

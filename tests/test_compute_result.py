@@ -130,7 +130,7 @@ def test_scores_as_answers_bring_mae_and_correlation(write, tmp_path):
 
 def test_other_label_sets(write, tmp_path):
     blocks = score(
-        write([row("Happy.", "Happy.", "dfew.mer"), row("Worried.", "Worried.", "mer2023.mer")]), folder=tmp_path
+        write([row("happy", "happy", "dfew.mer"), row("worried", "worried", "mer2023.mer")]), folder=tmp_path
     )
     assert blocks["dfew.mer"]["strict"]["uar"] == blocks["mer2023.mer"]["strict"]["weighted_f1"] == 1
 
@@ -445,7 +445,7 @@ def test_another_report_never_says_without_ecf(write, tmp_path, report):
 
 
 class Judge(BaseHTTPRequestHandler):
-    """A server that knows one model, fails its first chat request, then gives every answer the mark 7."""
+    """A server that knows one model, fails its first chat request, then names an emotion or gives the mark 7 or 9."""
 
     requests: list
 
@@ -458,7 +458,8 @@ class Judge(BaseHTTPRequestHandler):
         if len(self.requests) == 1:
             self.send_error(503)
             return
-        text = "Score: 7" if "emotions" in body["messages"][0]["content"] else "Score: 9/10"
+        asked = body["messages"][0]["content"]
+        text = "joy" if "Text:" in asked else "Score: 7" if "two lists" in asked else "Score: 9/10"
         message = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
         self.answer({"id": "x", "object": "chat.completion", "created": 0, "model": "judge-1", "choices": [message]})
 
@@ -486,9 +487,10 @@ def test_judge_is_named_retried_and_cached(write, tmp_path):
         done = run(*arguments, EMOVERSE_JUDGE_API_KEY="secret-key-of-mine")
         assert done.returncode == 0, done.stderr
         assert {authorization for authorization, _ in handler.requests} == {"Bearer secret-key-of-mine"}
-        assert len(handler.requests) == 3  # one failure, two prompts; the empty answer is not shown to anybody
+        # one failure, the clues, the emotions of both texts, their overlap; the empty answer is not shown to anybody
+        assert len(handler.requests) == 5
         assert run(*arguments).returncode == 0
-        assert len(handler.requests) == 3  # the second run asked nothing
+        assert len(handler.requests) == 5  # the second run asked nothing
         assert "serves no model" in refused(path, "--judge", url, "--judge-model", "other")
     finally:
         server.shutdown()

@@ -11,7 +11,8 @@ import yaml
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DATASETS = sorted(CONFIGS.glob("datasets/*.yaml"))
 PRESETS = sorted(CONFIGS.glob("presets/*.yaml"))
-SWIFT = sorted(p for p in CONFIGS.glob("*/*.yaml") if p.name != "mixtures.yaml" and p not in (*DATASETS, *PRESETS))
+OURS = ("mixtures.yaml", "prompts.yaml")
+SWIFT = sorted(p for p in CONFIGS.glob("*/*.yaml") if p.name not in OURS and p not in (*DATASETS, *PRESETS))
 STAGES = [p for p in SWIFT if p.stem in ("stage1", "stage2")]
 PAPER = [p for p in STAGES if p.parent.name.startswith("emoverse")]
 MIXTURES = sorted(CONFIGS.glob("**/mixtures.yaml"))
@@ -34,6 +35,13 @@ def arguments(path: Path, *flags: str):
     parsed, unknown = HfArgumentParser(kind).parse_known_args(argv)
     assert unknown == [], f"{kind.__name__} does not know {unknown}"
     return parsed
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("**/prompts.yaml")), ids=lambda path: path.parent.name)
+def test_a_wording_is_read(path):
+    from data_prep import prompts
+
+    assert prompts.load(path).tasks.keys() == {"mer", "fer", "eri", "msa", "ecpe"} | prompts.load(path).tasks.keys()
 
 
 def test_no_config_is_forgotten():

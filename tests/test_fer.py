@@ -219,8 +219,10 @@ def test_captions(mosei, tmp_path, options, emotion, peak, aus, kind):
     assert done.returncode == 0, done.stderr
     record = records_of(tmp_path / "out")["mosei/train/v/1"]
     assert record["aus"] == aus and record["frame"] == 2 and set(record) == {
-        "id", "emotion", "aus", "phrases", "caption", "image", "frame", "face_id", "score",
+        "id", "emotion", "aus", "phrases", "caption", "image", "frame", "index", "peak_aus", "face_id", "score",
     }  # fmt: skip
+    present = {au for au, value in peak.items() if value >= 0.8 and (au != "AU45" or "all" in options)}
+    assert record["index"] == 1 and record["peak_aus"] == sorted(present), "whatever the emotion"
     assert (record["caption"] is None) == (kind is not None) and record["caption"] != ""
     assert kinds_of(tmp_path / "out") == ({} if kind is None else {"mosei/train/v/1": kind})
     assert (tmp_path / "out" / record["image"]).is_file()

@@ -114,6 +114,7 @@ BUILD = "data_prep.build_amt --missing-media text-only --jobs 1 --out out"
 SCORE = "compute_result result.jsonl --json out/scores.json"
 ERI = "data_prep.eri.run --media-root raw --clue-model seer --reason-model thinker --clue-url {url} --reason-url {url}"
 FER = "data_prep.fer.run --dataset mosei --root raw/mosei --csv openface --jobs 1"
+MERR = "data_prep.merr --root raw/merr --out out"
 MIXTURE = "swift_plugins.mixture --mixtures mixtures.yaml --data amt --stage stage2 --json out/plan.json"
 DOCTOR = "data_prep.doctor.__main__ --jobs 1 --report out"
 INPUTS = [
@@ -134,6 +135,23 @@ INPUTS = [
         tuple(f"0.conversation.0.{name}" for name in ("text", "speaker", "emotion", "video_name")),
     ),
     Input("raw/ecf/Subtask_2_test.json", (f"{BUILD} --ecf raw/ecf --split train --exclude-leaks all",)),
+    Input(
+        "raw/dfew/label/single_trainset_1.csv",
+        (f"{BUILD} --dfew raw/dfew --split train", f"{DOCTOR} --dfew raw/dfew"),
+    ),
+    Input(
+        "raw/merr/MERR_fine_grained.json",
+        (
+            f"{BUILD} --merr raw/merr --split train",
+            f"{MERR} --export --dataset merr",
+            f"{MERR} --import",
+            f"{DOCTOR} --merr raw/merr",
+        ),
+        tuple(f"sample_1.{name}" for name in ("pseu_emotion", "text", "AU_list", "peak_index", "smp_reason_caption")),
+    ),
+    Input("raw/mer2023/test_NCEV.txt", (f"{BUILD} --mer2023 raw/mer2023 --split test",)),
+    Input("raw/merr/MERR_coarse_grained.json", (f"{BUILD} --merr-coarse raw/merr --split train",)),
+    Input("raw/merr/transcription_en_all.csv", (f"{BUILD} --merr-coarse raw/merr --split train",)),
     Input(
         "raw/mosei/fer.jsonl",
         (f"{BUILD} --mosei raw/mosei --split train", f"{DOCTOR} --mosei raw/mosei"),
@@ -233,6 +251,10 @@ LABELS = "video_id,clip_id,text,label,annotation,mode\n" + "".join(
     )
 )
 EMOTIONS = "happy,sad,anger,surprise,disgust,fear"
+MERR_RECORD = {
+    **{"peak_index": "4", "peak_AU_list": ["AU04", "AU25"], "AU_list": ["AU04"], "visual_prior_list": ["a frown"]},
+    **{"audio_prior_list": "low", "pseu_emotion": "sad", "caption": "A man.", "smp_reason_caption": "He frowns."},
+}
 COLUMNS = ["frame", "face_id", "timestamp", "confidence", "success"]
 COLUMNS += [f"AU{n:02}_r" for n in (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)]
 COLUMNS += [f"AU{n:02}_c" for n in (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 28, 45)]
@@ -299,6 +321,11 @@ def make_world(folder: Path, url: str) -> None:
     files["raw/labels/labels.csv"] = f"video_id,clip_id,start,end,sentiment,{EMOTIONS},mode\n{labels}"
     for split, number in (("train", 1), ("test", 1400)):
         files[f"raw/ecf/Subtask_2_{split}.json"] = json.dumps([conversation(number), conversation(number + 1)])
+    files["raw/dfew/label/single_trainset_1.csv"] = "video_name,label\n1,1\n00002,7\n"
+    files["raw/mer2023/test_NCEV.txt"] = "sample_1 12 sad -10\nsample_2 30 happy 1.5\n"
+    merr = dict.fromkeys(("sample_1", "sample_2"), MERR_RECORD)
+    files["raw/merr/MERR_fine_grained.json"] = files["raw/merr/MERR_coarse_grained.json"] = json.dumps(merr)
+    files["raw/merr/transcription_en_all.csv"] = "name,sentence\nsample_1,Hm\nsample_2,Oh\n"
     files["raw/mosei/fer.jsonl"] = jsonl(FER_RECORD, FER_RECORD | {"id": "mosei/train/v/1", "caption": None})
     files["raw/fer.jsonl"] = files["raw/mosei/fer.jsonl"].replace("peaks/", "mosei/peaks/")
     eri = [ERI_RECORD | {"id": f"mosei/test/v/{n}", "reason": f"She has lost the {n} keys."} for n in (3, 4)]
@@ -432,11 +459,22 @@ def hostile_table(text: str, cells: dict[str, bytes]) -> Iterator[tuple[str, str
                 )
 
 
+def hostile_words(text: str, cells: dict[str, bytes]) -> Iterator[tuple[str, str, bytes]]:
+    """In the first line of a list whose fields stand between blanks."""
+    first, _, rest = text.partition("\n")
+    for number in range(len(words := first.encode().split(b" "))):
+        for name, cell in cells.items():
+            line = b" ".join([*words[:number], cell, *words[number + 1 :]])
+            yield f"field {number + 1}", name, line + b"\n" + rest.encode()
+
+
 def hostile(path: Path, large: bool) -> Iterator[tuple[str, str, bytes]]:
     """(where, what, content) of every hostile version of a file."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".csv":
         yield from hostile_table(text, LARGE_CELLS if large else CELLS)
+    elif path.suffix == ".txt":
+        yield from hostile_words(text, LARGE_CELLS if large else CELLS)
     else:
         yield from (hostile_rows if path.suffix == ".jsonl" else hostile_json)(text, LARGE if large else VALUES)
     if not large:

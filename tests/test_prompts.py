@@ -16,6 +16,7 @@ TALK = (
 MELD = Sample("meld/train/dia0_utt0", "meld", "train", "That’s great!", speaker="Joey", emotion="joy")
 MOSEI = Sample("mosei/train/v/1", "mosei", "train", "I loved it", emotion="happy", score=2.0)
 ECF = Sample("ecf/train/dia1utt2", "ecf", "train", "Not again !", "Bob", conversation=TALK, index=2, causes=(1,))
+DFEW = Sample("dfew/test/00001", "dfew", "test", "", emotion="angry")
 FIRST = Sample("ecf/train/dia1utt1", "ecf", "train", TALK[0].text, "Ann", conversation=TALK, index=1)
 
 # Frozen: whoever changes configs/prompts.yaml changes what models were trained on, and must change it here too.
@@ -37,6 +38,12 @@ RENDERED = [
         "mer",
         "I loved it\n<emotion> Which emotion does this person show? "
         "Answer with one of: Anger, Sadness, Surprise, Disgust, Happy, Neutral, Fear.",
+    ),
+    (
+        DFEW,
+        "mer",
+        "<emotion> Which emotion does this person show? "
+        "Answer with one of: happy, sad, neutral, angry, surprise, disgust, fear.",
     ),
     (
         MOSEI,

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import base64
 import io
+import wave
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from data_prep.eri.config import EriConfig
 from data_prep.records import Records
 from swift_plugins.files import InputError, read_rows
 from swift_plugins.frames import PICTURES, count_frames, read_frames, read_picture, segment_centre_indices
+from swift_plugins.sound import RATE, read_sound
 from swift_plugins.tasks import TASKS, split_channel
 
 
@@ -22,7 +25,8 @@ class ClipFacts:
     """What a prompt says about one clip.
 
     picture: file of its peak frame, or of the clip itself, None where the row names none; size: its bytes, None where
-    it does not exist; media: how the picture is named in files that others read.
+    it does not exist; media: how the picture is named in files that others read. sound: file of the row's sound, or its
+    clip, whose sound track counts; None where the row names neither.
     """
 
     id: str
@@ -32,6 +36,7 @@ class ClipFacts:
     picture: Path | None
     size: int | None
     media: str
+    sound: Path | None
 
 
 def read_clips(rows: Iterable[Path], media_root: Path, fer: Path | None, config: EriConfig) -> list[ClipFacts]:
@@ -43,7 +48,7 @@ def read_clips(rows: Iterable[Path], media_root: Path, fer: Path | None, config:
     clips: dict[str, ClipFacts] = {}
     for file in rows:
         for number, row in read_rows(file):
-            name, label, transcript, media = _read_row(row, file, number)
+            name, label, transcript, media, sound = _read_row(row, file, number)
             if name in clips:
                 raise InputError(f"duplicate id {name}", file, number)
             caption, peak, folder = records.get(name, (None, None, Path()))
@@ -57,6 +62,7 @@ def read_clips(rows: Iterable[Path], media_root: Path, fer: Path | None, config:
                 picture=picture,
                 size=size,
                 media=Path(peak).name if peak else media,
+                sound=Path(media_root, sound) if sound else None,
             )
     if not clips:
         raise InputError("holds no rows", next(iter(rows)))
@@ -67,8 +73,8 @@ def read_clips(rows: Iterable[Path], media_root: Path, fer: Path | None, config:
     return list(clips.values())
 
 
-def _read_row(row: dict, file: Path, number: int) -> tuple[str, str, str, str]:
-    """(id, label, transcript, media or "") of one row."""
+def _read_row(row: dict, file: Path, number: int) -> tuple[str, str, str, str, str]:
+    """(id, label, transcript, media or "", sound or "") of one row."""
     name, channel, response = (_text(row, key, file, number) for key in ("id", "channel", "response"))
     try:
         dataset, task, _ = split_channel(channel)
@@ -83,9 +89,10 @@ def _read_row(row: dict, file: Path, number: int) -> tuple[str, str, str, str]:
     if not isinstance(facts, dict) or not isinstance(facts.get("transcript"), str):
         raise InputError("has no facts.transcript: build the rows again with data_prep.build_amt", file, number)
     media = row.get("images") or row.get("videos") or [""]
-    if not isinstance(media, list) or not isinstance(media[0], str):
-        raise InputError("images and videos must be lists of paths", file, number)
-    return name, label, _text(facts, "transcript", file, number), media[0]
+    sound = row.get("audios") or row.get("videos") or [""]
+    if not all(isinstance(paths, list) and isinstance(paths[0], str) for paths in (media, sound)):
+        raise InputError("images, videos and audios must be lists of paths", file, number)
+    return name, label, _text(facts, "transcript", file, number), media[0], sound[0]
 
 
 def _text(row: dict, key: str, file: Path, number: int) -> str:
@@ -93,6 +100,21 @@ def _text(row: dict, key: str, file: Path, number: int) -> str:
     if not isinstance(value, str):
         raise InputError(f"has no {key}" if value is None else f"{key} must be a text", file, number)
     return value
+
+
+def wav(path: Path, seconds: float) -> str:
+    """Base64 of a WAV file (16 bits, one channel, 16 kHz): the sound of a clip or audio file, at most `seconds` of it.
+
+    Raises `InputError` for a file without sound, or whose sound cannot be decoded.
+    """
+    samples = np.round(read_sound(path, seconds) * 32_767).astype("<i2")
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(samples.itemsize)
+        file.setframerate(RATE)
+        file.writeframes(samples.tobytes())
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def pictures(path: Path, frames: int, longest_side: int, jpeg_quality: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""What configs/eri.yaml holds: the two models' prompts, and the rules that their answers must keep."""
+"""What configs/eri.yaml holds: the models' prompts, and the rules that their answers must keep."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from swift_plugins.files import CONFIGS, Config, read_config
+from swift_plugins.files import CONFIGS, Config, InputError, read_config
 
 CONFIG = CONFIGS / "eri.yaml"
-Pass = Literal["clues", "reason"]
-PASSES: tuple[Pass, Pass] = ("clues", "reason")
+Pass = Literal["clues", "tone", "reason"]
+PASSES: tuple[Pass, ...] = ("clues", "tone", "reason")  # tone: only where a run names a model for it
 Share = Annotated[float, Field(ge=0, le=1)]
 
-_TOLD = {"transcript", "label", "expression"}  # of every clip
-_FIELDS = {"clues": _TOLD, "reason": _TOLD | {"character", "scene"}}
+_TOLD = frozenset(("transcript", "label", "expression"))  # of every clip
+_FIELDS = {"clues": _TOLD, "tone": _TOLD, "reason": _TOLD | {"character", "scene", "heard"}}
 
 
 class Pictures(Config):
@@ -34,6 +34,14 @@ class Chat(Config):
     system: str
     user: str
     params: dict[str, Any]
+
+
+class Tone(Chat):
+    """The prompt of the model that hears a clip: at most its first `seconds`. heard: how {heard} of the reason's prompt
+    tells the accepted answer, {tone}; where a clip has none, {heard} is nothing."""
+
+    seconds: PositiveFloat
+    heard: str
 
 
 class Language(Config):
@@ -72,7 +80,7 @@ class Quality(Config):
     @field_validator("words")
     @classmethod
     def _both_passes(cls, words: dict) -> dict:
-        if missing := [kind for kind in PASSES if kind not in words]:
+        if missing := [kind for kind in PASSES if kind not in words and kind != "tone"]:
             raise ValueError(f"missing key {missing[0]}")
         return words
 
@@ -103,26 +111,37 @@ class EriConfig(Config):
     pictures: Pictures
     no_expression: str
     clues: Chat
+    tone: Tone | None = None
     reason: Chat
     prices: dict[str, Price]
     quality: Quality
 
     def chat(self, kind: Pass) -> Chat:
-        """The prompt of a pass."""
-        return self.clues if kind == "clues" else self.reason
+        """The prompt of a pass; `InputError` where the file has none for the tone."""
+        chat = {"clues": self.clues, "tone": self.tone, "reason": self.reason}[kind]
+        if chat is None:
+            raise InputError("has no prompt for the tone (tone, quality.words.tone)")
+        return chat
 
     @model_validator(mode="after")
     def _known_fields(self) -> EriConfig:
-        for kind in PASSES:
-            for part in ("system", "user"):
-                try:
-                    used = {
-                        name for _, name, _, _ in Formatter().parse(getattr(self.chat(kind), part)) if name is not None
-                    }
-                except ValueError as error:
-                    raise ValueError(f"{kind}.{part}: {error}") from None
-                if unknown := used - _FIELDS[kind]:
-                    raise ValueError(f"{kind}.{part}: no field {{{min(unknown)}}}; there are {sorted(_FIELDS[kind])}")
+        if self.tone and "tone" not in self.quality.words:
+            raise ValueError("quality.words: missing key tone")
+        texts = {
+            (f"{kind}.{part}", _FIELDS[kind]): getattr(chat, part)
+            for kind in PASSES
+            if (chat := getattr(self, kind))
+            for part in ("system", "user")
+        }
+        if self.tone:
+            texts["tone.heard", frozenset({"tone"})] = self.tone.heard
+        for (where, fields), text in texts.items():
+            try:
+                used = {name for _, name, _, _ in Formatter().parse(text) if name is not None}
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from None
+            if unknown := used - fields:
+                raise ValueError(f"{where}: no field {{{min(unknown)}}}; there are {sorted(fields)}")
         return self
 
 

@@ -41,6 +41,7 @@ class EriRecord(BaseModel):
     reason: str
     clues: dict[str, str] | None
     label: str
+    tone: str | list[str] = ""
     review: str = ""
     model_reason: str = ""
     rejected: Rejected = Field(None)  # may be absent, never null
@@ -192,14 +193,17 @@ def write_sheet(path: Path, records: Iterable[dict], seen: dict[str, dict], unto
     """
     if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() != untouched:
         return ""
-    text = io.StringIO(newline="")
-    sheet = csv.DictWriter(text, SHEET, lineterminator="\r\n")
+    text, records = io.StringIO(newline=""), list(records)
+    heard = any("tone" in record for record in records)
+    columns = [name for column in SHEET for name in ((column, "tone") if heard and column == "scene" else (column,))]
+    sheet = csv.DictWriter(text, columns, lineterminator="\r\n")
     sheet.writeheader()
     for record in records:
         made = as_made(record)
         rejected = "{pass}.{rule}: {detail}".format_map(made["rejected"]) if "rejected" in made else ""
         row = {"id": made["id"], "decision": "", "reason": made["reason"], "label": made["label"]}
         row |= made["clues"] or {"character": "", "scene": ""}
+        row |= {"tone": made.get("tone", "")} if heard else {}
         sheet.writerow(row | {"rejected": rejected} | seen[made["id"]])
     with atomic_open(path) as file:
         # spreadsheet programs take a file without the mark for the local 8-bit encoding

@@ -1,14 +1,16 @@
-r"""ERI data from two served models: one describes person and scene, another infers why the person feels so.
+r"""ERI data from served models: one describes person and scene, another infers why the person feels so.
 
     python -m data_prep.eri --rows mosei.mer.train.jsonl --media-root MEDIA --fer fer.jsonl --out DIR \
-        --clue-url http://127.0.0.1:8001/v1 --clue-model M --reason-url http://127.0.0.1:8002/v1 --reason-model M
+        --clue-url http://127.0.0.1:8001/v1 --clue-model M --reason-url http://127.0.0.1:8002/v1 --reason-model M \
+        [--tone-url http://127.0.0.1:8003/v1 --tone-model M]
     python -m data_prep.eri --out DIR --review DIR/review.csv
 
-The first asks (any OpenAI-compatible server; OPENAI_API_KEY, or EMOVERSE_CLUE_API_KEY and EMOVERSE_REASON_API_KEY);
-the second applies a person's accept / reject / edit and asks nobody. DIR then holds eri.jsonl for the AMT builder,
-rejected.jsonl (kept aside, with the rule that was broken), review.csv to be filled in, report.json, and journal.jsonl,
-which --resume continues: killed at any moment, nothing that was answered is asked again. Without --reason-url only
-the clues are asked for, without --clue-url only reasons: one GPU can serve the two models one after the other.
+The first asks (any OpenAI-compatible server; OPENAI_API_KEY, or EMOVERSE_CLUE_API_KEY, EMOVERSE_REASON_API_KEY and
+EMOVERSE_TONE_API_KEY). With --tone-model a third model hears the clips that have sound (input_audio), and reasons draw
+on the tone of the voice as well. The second applies a person's accept / reject / edit and asks nobody. DIR then holds
+eri.jsonl for the AMT builder, rejected.jsonl (kept aside, with the rule that was broken), review.csv to be filled in,
+report.json, and journal.jsonl, which --resume continues: killed at any moment, nothing that was answered is asked
+again. A run asks only the servers whose URL it is given: one GPU can serve the models one after the other.
 Prompts and rules: configs/eri.yaml.
 """
 
@@ -22,14 +24,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_prep.eri import quality
-from data_prep.eri.clips import ClipFacts, pictures, read_clips
+from data_prep.eri.clips import ClipFacts, pictures, read_clips, wav
 from data_prep.eri.config import CONFIG, PASSES, EriConfig, Pass, load
 from data_prep.eri.review import apply_review, read_records, read_review, write_sheet
 from swift_plugins.chat_client import Answer, AnswerJournal, Question, Server, api_key, ask, check, fingerprint
 from swift_plugins.files import InputError, read_json, write_json, write_rows
 from swift_plugins.options import option, parse
 
-SERVERS: dict[Pass, str] = {"clues": "clue", "reason": "reason"}  # names in options, journal and report
+SERVERS: dict[Pass, str] = {"clues": "clue", "tone": "tone", "reason": "reason"}  # names in options, journal and report
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Options:
     clue_model: str | None = option(None, help="model name as that server lists it", metavar="M")
     reason_url: str | None = option(None, help="server of the reason pass, ends in /v1", metavar="URL")
     reason_model: str | None = option(None, help="model name as that server lists it", metavar="M")
+    tone_url: str | None = option(None, help="server of the tone pass (it hears the clips), ends in /v1", metavar="URL")
+    tone_model: str | None = option(None, help="model name as that server lists it; without it no tone", metavar="M")
     concurrency: int = option(16, help="requests at once (default 16)", metavar="N")
     resume: bool = option(False, help="go on with the journal in --out")
     review: Path | None = option(None, help="CSV or JSONL with accept, reject or edit per clip id", metavar="FILE")
@@ -52,22 +56,25 @@ class Options:
     @property
     def models(self) -> dict[Pass, str]:
         """The model of each pass."""
-        return {"clues": self.clue_model or "", "reason": self.reason_model or ""}
+        models: dict[Pass, str] = {"clues": self.clue_model or "", "reason": self.reason_model or ""}
+        return models | ({"tone": self.tone_model} if self.tone_model else {})
 
     def servers(self, timeout: float) -> dict[Pass, Server | None]:
         """The server of each pass; None where this run does not make it."""
-        urls: dict[Pass, str | None] = {"clues": self.clue_url, "reason": self.reason_url}
+        urls: dict[Pass, str | None] = {"clues": self.clue_url, "tone": self.tone_url, "reason": self.reason_url}
         return {
-            kind: Server(name, urls[kind], self.models[kind], api_key(name), timeout) if urls[kind] else None
+            kind: Server(name, url, self.models[kind], api_key(name), timeout) if (url := urls[kind]) else None
             for kind, name in SERVERS.items()
         }
 
     def check(self) -> None:
         """Raise `InputError` for options that do not go together."""
-        asks = self.clue_url or self.reason_url
+        asks = self.clue_url or self.tone_url or self.reason_url
         if self.rows and not (asks and self.clue_model and self.reason_model and self.media_root):
             needs = "--media-root, --clue-model, --reason-model, and --clue-url or --reason-url or both"
             raise InputError(f"--rows needs {needs}")
+        if self.tone_url and not self.tone_model:
+            raise InputError("--tone-url needs --tone-model")
         if not self.rows and (asks or not self.review):
             raise InputError("give --rows to make reasons, or --review alone to apply one to an --out made before")
         if self.concurrency < 1:
@@ -89,7 +96,7 @@ class Decided(NamedTuple):
 
 
 class EriRun:
-    """One run: asks both passes, checks every answer, and sorts clips into accepted and kept aside.
+    """One run: asks every pass, checks every answer, and sorts clips into accepted and kept aside.
 
     What is decided depends on the journal's answers and the order of the clips only, never on the order of arrival:
     attempt n of a clip is the same question in every run, and duplicates are settled in the order of the clips after
@@ -99,20 +106,25 @@ class EriRun:
     def __init__(self, clips: list[ClipFacts], config: EriConfig, models: dict[Pass, str], journal: AnswerJournal):
         self.clips, self.config, self.models, self.journal = clips, config, models, journal
         self.by_id = {clip.id: clip for clip in clips}
+        self.passes = tuple(kind for kind in PASSES if kind in models)
         self.clues: dict[str, dict[str, str]] = {}
+        self.tones: dict[str, str] = {}
         self.duplicates: dict[str, str] = {}  # key of an answer → what it repeats
         self.no_picture: dict[str, str] = {}
+        self.no_sound: dict[str, str] = {}
         self._verdicts: dict[str, tuple[str, str] | None] = {}
 
     def ask(self, servers: dict[Pass, Server | None], concurrency: int) -> None:
         """Ask what the journal does not answer yet, of the passes that have a server."""
         self._pass("clues", self.clips, servers["clues"], concurrency)
+        self._pass("tone", [clip for clip in self.clips if clip.sound], servers["tone"], concurrency)
         described = []
         for clip in self.clips:
             decided = self._decided("clues", clip)
             if decided.good:
                 self.clues[clip.id] = quality.parse_clues(decided.answer.text)
-                described.append(clip)
+                if self._is_heard(clip, listens=bool(servers["tone"] or servers["reason"])):
+                    described.append(clip)
         rule = self.config.quality.near_duplicate
         open_clips = described
         while open_clips:
@@ -124,6 +136,31 @@ class EriRun:
                 self.duplicates[self._question("reason", self.by_id[name], passed[name].attempt).key] = other
             open_clips = [self.by_id[name] for name in repeated]
 
+    def _is_heard(self, clip: ClipFacts, listens: bool) -> bool:
+        """Whether nothing more is to come of the tone: it is described, or not asked for, or there is no sound.
+
+        Without an answer the sound is looked at, if the run `listens` at all.
+        """
+        if "tone" not in self.passes:
+            return True
+        if clip.sound is None:
+            self.no_sound[clip.id] = "the row names no sound or clip"
+            return True
+        decided = self._decided("tone", clip)
+        if decided.answer is not None and decided.broken is None:
+            self.tones[clip.id] = " ".join(decided.answer.text.split())
+        elif decided.lacks and listens and clip.id not in self.no_sound:
+            self._sound(clip)
+        return clip.id in self.tones or clip.id in self.no_sound
+
+    def _sound(self, clip: ClipFacts) -> str | None:
+        """The clip's sound for a question; None, and the reason under `no_sound`, where there is none."""
+        try:
+            return wav(clip.sound, self.config.tone.seconds)
+        except InputError as error:
+            self.no_sound[clip.id] = error.reason
+            return None
+
     def _pass(self, kind: Pass, clips: list[ClipFacts], server: Server | None, concurrency: int) -> None:
         def again(question: Question, answer: Answer) -> Question | None:
             clip, attempt = self.by_id[question.about["id"]], question.about["attempt"]
@@ -132,12 +169,14 @@ class EriRun:
             return self._question(kind, clip, attempt + 1)
 
         if server is not None:
-            first = [self._question(kind, clip, 1) for clip in clips if clip.picture]
+            first = [self._question(kind, clip, 1) for clip in clips if clip.picture or kind == "tone"]
             ask(server, first, self.journal, concurrency=concurrency, then=again, desc=kind)
 
     def _texts(self, kind: Pass, clip: ClipFacts) -> dict[str, str]:
         fields = {"transcript": clip.transcript, "label": clip.label, "expression": clip.expression}
-        fields |= self.clues[clip.id] if kind == "reason" else {}
+        if kind == "reason":
+            tone = self.tones.get(clip.id)
+            fields |= self.clues[clip.id] | {"heard": self.config.tone.heard.format_map({"tone": tone}) if tone else ""}
         chat = self.config.chat(kind)
         return {"system": chat.system.format_map(fields), "user": chat.user.format_map(fields)}
 
@@ -146,6 +185,9 @@ class EriRun:
         params = self.config.chat(kind).params | {"seed": self.config.seed + attempt - 1}
         # Size, not pixels: a resumed run needs thousands of keys and should not decode thousands of clips for them.
         seen = [clip.media, clip.size, shown] if kind == "clues" else None
+        if kind == "tone":
+            seen = [clip.sound.name, clip.sound.stat().st_size if clip.sound.is_file() else None]
+            seen.append(self.config.tone.seconds)
         key = fingerprint(kind, clip.id, self.models[kind], texts, params, seen)
 
         def with_pictures() -> list[dict] | None:
@@ -157,7 +199,14 @@ class EriRun:
             content: list[dict] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
             return _chat(texts["system"], [*content, {"type": "text", "text": texts["user"]}])
 
-        messages = with_pictures if kind == "clues" else _chat(texts["system"], texts["user"])
+        def with_sound() -> list[dict] | None:
+            if (sound := self._sound(clip)) is None:
+                return None
+            part = {"type": "input_audio", "input_audio": {"data": sound, "format": "wav"}}
+            return _chat(texts["system"], [part, {"type": "text", "text": texts["user"]}])
+
+        plain = _chat(texts["system"], texts["user"])
+        messages = {"clues": with_pictures, "tone": with_sound}.get(kind, plain)
         return Question(key, messages, params, {"id": clip.id, "pass": kind, "attempt": attempt})
 
     def _broken(self, kind: Pass, clip: ClipFacts, key: str, answer: Answer) -> tuple[str, str] | None:
@@ -185,7 +234,9 @@ class EriRun:
         """How many answers broke which rule, `<pass>.<rule>`, retried ones included."""
         counts: Counter = Counter()
         for clip in self.clips:
-            for kind in PASSES if clip.id in self.clues else PASSES[:1]:
+            for kind in self.passes:
+                if (kind == "reason" and clip.id not in self.clues) or (kind == "tone" and not clip.sound):
+                    continue
                 for attempt in range(1, self.config.attempts + 1):
                     key = self._question(kind, clip, attempt).key
                     answer = self.journal.answers.get(key)
@@ -197,21 +248,23 @@ class EriRun:
         """The ERI record; with `rejected` {pass, rule, detail} when the clip is kept aside."""
         record: dict = {"id": clip.id, "reason": "", "clues": self.clues.get(clip.id), "label": clip.label}
         record |= {"models": dict(self.models), "attempts": {}}
-        for kind in PASSES:
+        for kind in self.passes:
+            if kind == "tone" and clip.id in self.no_sound:
+                continue
             if kind == "clues" and (clip.picture is None or clip.id in self.no_picture):
                 detail = self.no_picture.get(clip.id, "the row names no picture or clip")
                 return record | {"rejected": {"pass": kind, "rule": "no_picture", "detail": detail}}
             decided = self._decided(kind, clip)
             if decided.answer is not None:
                 record["attempts"][kind] = decided.attempt
-            if kind == "reason" and decided.answer is not None:
-                record["reason"] = " ".join(decided.answer.text.split())
+            if kind != "clues" and decided.answer is not None and (kind == "reason" or decided.good):
+                record[kind] = " ".join(decided.answer.text.split())
             if decided.lacks:
                 return record | {"rejected": {"pass": kind, "rule": "unanswered", "detail": "ask with --resume"}}
             if decided.broken is not None:
                 rejected = {"pass": kind, "rule": decided.broken[0], "detail": decided.broken[1]}
                 return record | {
-                    "rejected": rejected | ({"answer": decided.answer.text[:2000]} if kind == "clues" else {})
+                    "rejected": rejected | ({"answer": decided.answer.text[:2000]} if kind != "reason" else {})
                 }
         return record
 
@@ -243,7 +296,7 @@ def write_results(out: Path, records: list[dict]) -> dict:
 def _server_totals(run: EriRun, servers: dict[Pass, Server | None]) -> dict[str, dict]:
     """What each server was asked, over all runs of the journal, with its cost in USD where its model has a price."""
     result = {}
-    for kind, name in SERVERS.items():
+    for kind, name in ((kind, SERVERS[kind]) for kind in run.passes):
         server, model, total = servers[kind], run.models[kind], run.journal.totals().get(SERVERS[kind], {})
         if total and (price := run.config.prices.get(model)):
             spent = total["tokens_in"] * price.input + total["tokens_out"] * price.output
@@ -256,6 +309,8 @@ def generate(options: Options) -> int:
     """Ask for what the journal lacks and write all files; 1 when answers are still missing that were asked for."""
     started, out = time.monotonic(), options.out
     config = load(options.config)
+    if options.tone_model and config.tone is None:
+        raise InputError("has no prompt for the tone (tone, quality.words.tone)", options.config)
     clips = read_clips(options.rows, options.media_root, options.fer, config)
     if options.review:  # its mistakes are told before hours of asking
         known = {clip.id for clip in clips}
@@ -281,6 +336,7 @@ def generate(options: Options) -> int:
     report = write_results(out, records) | {
         "waiting_for_an_answer": dict(waiting),
         "answers_that_broke_a_rule": dict(sorted(run.broken_answers().items())),
+        **({"without_sound": dict(sorted(Counter(run.no_sound.values()).items()))} if "tone" in run.passes else {}),
         "answers_of_earlier_runs": journal.loaded,
         "servers": _server_totals(run, servers),
         "review_sheet": new_sheet or untouched,
@@ -312,6 +368,8 @@ def _show(report: dict) -> None:
     for title in ("rejected_by_rule", "answers_that_broke_a_rule", "reviewed"):
         if report.get(title):
             print(f"  {title.replace('_', ' ')}: " + ", ".join(f"{key} {n}" for key, n in report[title].items()))
+    for reason, count in report.get("without_sound", {}).items():
+        print(f"  no tone of {count} clips: {reason}")
     for name, server in report.get("servers", {}).items():
         failures = ", ".join(f"{kind} {n}" for kind, n in server.get("failures", {}).items()) or "no failures"
         cost = f", {server['cost_usd']} USD" if "cost_usd" in server else ""

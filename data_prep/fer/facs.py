@@ -8,6 +8,7 @@ common_aus(["AU04", "AU12"], "joy", facs)   # ("AU12",): equation 3
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Collection, Iterable
 from typing import Annotated, Literal
 
@@ -84,6 +85,12 @@ def common_aus(peak_aus: Iterable[str], label: str, facs: Facs) -> tuple[str, ..
     """
     members = facs.au_set(label)
     return tuple(sorted(au for au in set(peak_aus) if members is None or au in members))
+
+
+def describe(aus: Iterable[str], facs: Facs, seed: str) -> list[str]:
+    """One phrase per AU, chosen by `seed` (same seed, same phrases, on any machine)."""
+    choose = random.Random(seed).choice
+    return [choose(facs.aus[au].phrases) for au in aus]
 
 
 def deciding_columns(faces: Faces, facs: Facs, among: Collection[str] = EXPRESSIVE) -> dict[str, str]:

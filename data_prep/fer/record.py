@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
 import uuid
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data_prep.fer.au_table import PRESENCES, Faces, OpenFaceError, read_faces
 from data_prep.fer.clips import FerClip
-from data_prep.fer.facs import EXPRESSIVE, Facs, active_aus, common_aus, deciding_columns
+from data_prep.fer.facs import EXPRESSIVE, Facs, active_aus, common_aus, deciding_columns, describe
 from data_prep.fer.openface import extract
 from data_prep.fer.peaks import Peak, check_length, find_peak, named_aus, peak_image, summed_aus, write_image
 from swift_plugins.files import InputError
@@ -32,6 +30,8 @@ class FerRecord(BaseModel):
     caption: str | None
     image: str
     frame: int
+    index: int = Field(None)  # of this and peak_aus, journals of earlier versions know nothing
+    peak_aus: list[str] = Field(None)
     face_id: int
     score: float
     face: list[float] = Field([], min_length=4, max_length=4)
@@ -110,7 +110,8 @@ class FerRun:
 def make_record(clip: FerClip, run: FerRun) -> dict:
     """The record of one clip; writes its CSV (with a program) and its peak image under `run.out`.
 
-    `frame` is numbered as in the CSV (OpenFace counts from 1), like everything that a user is shown. The caption is
+    `frame` is numbered as in the CSV (OpenFace counts from 1), like everything that a user is shown; `index` counts the
+    same from 0. `peak_aus` are all AUs of the peak frame, `aus` those that the caption tells of. The caption is
     None, with the reason under "why", where no AU is left to describe. "unknown" names AUs of emotions that no column
     tells of; "face" is where the person's landmarks lie, in parts of the picture's sides. Raises `OpenFaceError`.
     """
@@ -135,6 +136,8 @@ def make_record(clip: FerClip, run: FerRun) -> dict:
         "caption": "; ".join(phrases) or None,
         "image": image,
         "frame": peak.frame,
+        "index": peak.index,
+        "peak_aus": list(active),
         "face_id": peak.face_id,
         "score": peak.score,
     }
@@ -143,12 +146,6 @@ def make_record(clip: FerClip, run: FerRun) -> dict:
     known = deciding_columns(faces, facs, settings.described)
     unknown = sorted({au for members in facs.emotions.values() for au in members} - set(known))
     return record | ({} if aus else {"why": why}) | ({"unknown": unknown} if unknown else {})
-
-
-def describe(aus: Iterable[str], facs: Facs, seed: str) -> list[str]:
-    """One phrase per AU, chosen by `seed` (same seed, same phrases, on any machine)."""
-    choose = random.Random(seed).choice
-    return [choose(facs.aus[au].phrases) for au in aus]
 
 
 def _faces(clip: FerClip, run: FerRun) -> Faces:

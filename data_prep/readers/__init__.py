@@ -2,11 +2,12 @@
 
 A reader is a module with `read(root, split, faults) -> Iterator[Sample]`. It may say which tasks its samples are for
 (`TASKS`, default: all that a sample has a gold answer for) and whether their rows show the peak frame instead of the
-clip (`PEAK_FRAMES`). The doctor uses what else it has: `count(samples, faults)` → name → number and, to compare with,
-`PUBLISHED` (split → name → number), `own_data(splits)` (split → why it is no part of the published dataset),
-`durations(root, split)` (sample id → seconds), `known_bad_clips(split)` (sample id → path). To add one: write it, add
-its line here, its label set in `swift_plugins/tasks/` and its channels in configs/mixtures.yaml. A dataset that is
-declared in a file (`swift_plugins.declared`) gets an instance of the one reader `data_prep.readers.declared`.
+clip (`PEAK_FRAMES`). One whose files hold what fer.jsonl and eri.jsonl would say gives it by `records(root, split)`:
+"fer" or "eri" → sample id → record. The doctor uses what else it has: `count(samples, faults)` → name → number and, to
+compare with, `PUBLISHED` (split → name → number), `own_data(splits)` (split → why it is no part of the published
+dataset), `durations(root, split)` (sample id → seconds), `known_bad_clips(split)` (sample id → path). To add one: write
+it, add its line here, its label set in `swift_plugins/tasks/` and its channels in configs/mixtures.yaml. A dataset that
+is declared in a file (`swift_plugins.declared`) gets an instance of the one reader `data_prep.readers.declared`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from data_prep.readers import ecf, meld, mosei
+from data_prep.readers import dfew, ecf, meld, mer2023, merr, mosei
 from data_prep.readers.declared import DeclaredReader
 from swift_plugins import declared, extensions
 from swift_plugins.files import InputError
@@ -23,6 +24,8 @@ from swift_plugins.files import InputError
 SPLITS = ("train", "dev", "test")
 
 READERS: dict[str, Any] = {"meld": meld, "ecf": ecf, "mosei": mosei}
+READERS |= {reader.name: reader for reader in (merr.READER, merr.COARSE_READER)}
+READERS |= {"mer2023": mer2023, "dfew": dfew}
 
 
 def tasks_of(dataset: str) -> tuple[str, ...]:

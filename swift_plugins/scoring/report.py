@@ -28,7 +28,7 @@ from swift_plugins import metrics
 from swift_plugins.files import InputError, atomic_open
 from swift_plugins.frames import PICTURES, jpeg, read_picture, sample_frames
 from swift_plugins.scoring.results import Channel, media_of, printable, query_of, reread
-from swift_plugins.scoring.scores import columns, flatten, percent, scale
+from swift_plugins.scoring.scores import columns, flatten, judge_lines, percent, published_lines, scale
 from swift_plugins.tasks import LabelTask
 
 WORST = 20
@@ -366,6 +366,8 @@ def write_report(folder: Path, channels: dict[str, Channel], blocks: dict[str, d
                     "mistakes": mistakes(channel, reading, rows, folder),
                     "by_cell": not channel.task.unit,
                     "sizes": list(channel.task.sizes(channel.keys).values()),
+                    "notes": [*block.get("remarks", ()), *published_lines(block.get("published", {}))],
+                    "judge": judge_lines(block) if "judge" in block else [],
                 }
             )
     environment = jinja2.Environment(

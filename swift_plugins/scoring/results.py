@@ -80,10 +80,10 @@ class Channel:
     """Parsed answers of one channel; all lists have one entry per row.
 
     part: the third part of its name. golds, strict, lenient: gold and two readings of the response, None where
-    unparsed; official: the reading of the authors' script, empty where there is none. keys: what `Task.count` needs;
-    units: rows of one unit (dialogue) are resampled together, None = the row alone. ids: what the rows call themselves,
-    "" where they do not. places: where they stand. unparsed: the first few (place, response) that strict cannot read.
-    excluded: rows left out, by reason.
+    unparsed; official: the reading of the authors' script, None where it takes the task's `stand_in`, the list empty
+    where there is no script. keys: what `Task.count` needs; units: rows of one unit (dialogue) are resampled together,
+    None = the row alone. ids: what the rows call themselves, "" where they do not. places: where they stand. unparsed:
+    the first few (place, response) that strict cannot read. excluded: rows left out, by reason.
     """
 
     name: str

@@ -19,9 +19,11 @@ def score_channel(channel: Channel, draws: int = 0, seed: int = 0) -> dict:
     """The JSON block of one channel.
 
     n, unparsed (strict reading), unparsed_lenient, strict, lenient: {metric: fraction}, or one such dict per protocol;
-    official, likewise, where the authors published a scorer (official_script).
+    official, likewise, where the authors published a scorer (official_script); stand_in: where that scorer counts a
+    label of its own choice for answers that are none, the label, their number n, and how many are right by it.
     Beside them: the task's own sizes, baselines (or baselines_absent, the reason), per_class per reading, signatures,
-    examples of unparsed responses, excluded rows by reason, and with `draws` the 95 % intervals per reading.
+    remarks of the task, examples of unparsed responses, excluded rows by reason, and with `draws` the 95 % intervals
+    per reading.
     """
     block: dict[str, Any] = {
         "n": len(channel.golds),
@@ -39,6 +41,9 @@ def score_channel(channel: Channel, draws: int = 0, seed: int = 0) -> dict:
         figures = channel.task.score_official(channel.dataset, channel.golds, channel.official, channel.keys)
         block["official"], per_class["official"] = _split(figures)
         block["official_script"] = script
+        if label := channel.task.stand_in:
+            turned = [gold for gold, answer in zip(channel.golds, channel.official, strict=True) if answer is None]
+            block["stand_in"] = {"label": label, "n": len(turned), "right": turned.count(label)}
     try:
         predictions = channel.task.baselines(channel.golds, channel.keys)
     except ValueError as error:
@@ -60,6 +65,8 @@ def score_channel(channel: Channel, draws: int = 0, seed: int = 0) -> dict:
             for protocol in _protocols(channel)
             if len(channel.task.protocols) == 1 or protocol in block["official"]
         ]
+    if remarks := channel.task.remarks(block):
+        block["remarks"] = remarks
     if channel.excluded:
         block["excluded"] = dict(channel.excluded)
     return block
@@ -149,9 +156,40 @@ def columns(block: dict) -> dict[str, dict[str, str]]:
     others = {"lenient": block["lenient"]}
     if "official" in block:
         others["official"] = block["official"]
-    if "published" in block:  # beside the reading that counts as its authors counted
+    if block.get("published", {}).get("figures"):  # beside the reading that counts as its authors counted
         others[block["published"]["name"]] = block["published"]["figures"]
     others |= block["baselines"]
     for name, figures in others.items():
         result[name] = {metric: percent(metric, value) for metric, value in flatten(figures).items()}
     return result
+
+
+def judge_lines(block: dict) -> list[str]:
+    """What is said of the marks of `judge.judge`, published ones beside them."""
+    found, published = block["judge"], block.get("published", {}).get("judge", {})
+
+    def mark(value: float | None) -> str:
+        return "–" if value is None else f"{value:.2f}"
+
+    lines = [f"judged by {found['judge']} (prompts {found['prompts']}), scale {found['scale']}, n {found['n']:,}"]
+    for name in (key for key in found if f"{key}_not_judged" in found):
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in found[f"{name}_reasons"].items())
+        line = f"{name} {mark(found[name])}, {found[f'{name}_not_judged']:,} not judged"
+        line += f" ({reasons})" if reasons else ""
+        line += f"; by the first number of a reply {mark(found[f'{name}_first_number'])}"
+        line += f", {found[f'{name}_without_number']:,} without"
+        line += f"; published {published[name]:.2f}, by another judge" if name in published else ""
+        lines.append(line)
+    if found["empty"]:
+        lines.append(f"{found['empty']:,} empty answers count as 1, the lowest mark")
+    return [*lines, found["note"]]
+
+
+def published_lines(published: dict) -> list[str]:
+    """What is said of published figures that are no column: where they stand, marks of a judge, other systems."""
+    systems = {published["name"]: published["judge"]} if published.get("judge") else {}
+    lines = [f"published: {published['source']}"] if published.get("source") else []
+    for name, system in (systems | published.get("others", {})).items():
+        shown = ", ".join(f"{key} {value:.2f}" for key, value in system.items() if key != "second_hand")
+        lines.append(f"  {name}{' (second hand)' if system.get('second_hand') else ''}: {shown}")
+    return lines

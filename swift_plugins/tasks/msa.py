@@ -25,6 +25,7 @@ class Msa(LabelTask):
     protocols = ("acc2",)
     headlines = (("acc2_has0", "Acc2 negative / non-negative"), ("acc2_non0", "Acc2 negative / positive"))
     table_1 = 25_859
+    stand_in = "negative"
     parts = {ZERO: ("", ZERO)}  # one inference gives both Acc2: without zero, and with zero as non-negative
 
     def golds(self, sample: Any, records: Mapping[str, dict], options: Any) -> Iterator[Gold | LeftOut]:
@@ -57,9 +58,9 @@ class Msa(LabelTask):
     def target(self, gold: Any, dataset: str) -> str:
         return SCORE.target(gold, dataset) if isinstance(gold, float) else super().target(gold, dataset)
 
-    def official(self, response: object, dataset: str) -> str:
+    def official(self, response: object, dataset: str) -> str | None:
         """EmoVerse's script: whatever is not exactly `Positive.` is negative."""
-        return "positive" if response == "Positive." else "negative"
+        return {"Positive.": "positive", "Negative.": "negative"}.get(response) if isinstance(response, str) else None
 
     def official_of(self, part: str) -> str:
         return "EmoVerse"

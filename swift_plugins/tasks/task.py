@@ -68,6 +68,7 @@ class Task:
     judged: bool = False
     has_distances: bool = False
     gold_hint: str = ""  # what to look at when a gold answer cannot be read
+    stand_in: str = ""  # the label that the authors' script counts where an answer is none
 
     # Building rows
 
@@ -107,7 +108,8 @@ class Task:
         raise NotImplementedError
 
     def official(self, response: object, dataset: str) -> Any:
-        """The prediction as the authors' own script reads it, never None; only where `official_of` names a script."""
+        """The prediction as the authors' own script reads it, None where it puts `stand_in` in the answer's place; only
+        where `official_of` names a script."""
         raise NotImplementedError
 
     def official_of(self, part: str) -> str:
@@ -148,8 +150,13 @@ class Task:
         return self.finish(dataset, self.count(dataset, golds, predictions, keys))
 
     def score_official(self, dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Figures:
-        """The figures of official predictions."""
+        """The figures of official predictions, `stand_in` for those that are None."""
+        predictions = [self.stand_in if prediction is None else prediction for prediction in predictions]
         return self.score(dataset, golds, predictions, keys)
+
+    def remarks(self, block: Figures) -> list[str]:
+        """Sentences to stand under a channel's figures (`scores.score_channel`): what one needs to compare them."""
+        return []
 
     def protocols_of(self, part: str) -> tuple[str, ...]:
         """The protocols under which a channel with this third part can be scored."""
@@ -196,22 +203,24 @@ class Task:
 class LabelTask(Task):
     """A task whose answer is one label of a closed set: `Surprise.`
 
-    plain: datasets whose rows were not built here, and may write a label without the full stop.
+    plain: datasets whose rows were not built here, and may write a label without the full stop. bare: datasets whose
+    answers are the label alone, `happy`.
     """
 
     plain: set[str] = set()
+    bare: frozenset[str] = frozenset()
 
     def target(self, gold: Any, dataset: str) -> str:
         for label in self.labels_of(dataset):
             if label.lower() == gold:
-                return f"{label}."
+                return label if dataset in self.bare else f"{label}."
         raise ValueError(f"{gold!r} is not a label of {dataset}: {', '.join(self.labels_of(dataset)).lower()}")
 
     def strict(self, response: object, dataset: str) -> str | None:
         if not isinstance(response, str):
             return None
         answer = response.strip()
-        exact = ("{}.", "{}") if dataset in self.plain else ("{}.",)
+        exact = ("{}",) if dataset in self.bare else ("{}.", "{}") if dataset in self.plain else ("{}.",)
         labels = self.labels_of(dataset)
         return next((label.lower() for label in labels if answer in [form.format(label) for form in exact]), None)
 
