@@ -121,6 +121,7 @@ def test_clips_in_a_folder_of_their_own_and_the_usual_wording(folder):
 
 def test_the_answer_is_the_label_alone():
     mer = TASKS["mer"]
+    assert mer.labels["merr"] == mer.labels["merr_coarse"] == merr.LABELS
     assert mer.target("angry", "merr") == "angry" == mer.strict(" angry ", "merr")
     assert mer.strict("angry.", "merr") is None and mer.lenient("The emotion is Angry.", "merr") == "angry"
 

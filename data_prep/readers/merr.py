@@ -27,8 +27,8 @@ from data_prep.fer.facs import FACS, Facs, describe, load_facs
 from data_prep.readers.sample import Fault, Sample, SplitAbsent
 from data_prep.readers.tables import identifier, read_table, transcript
 from swift_plugins.files import HALF, InputError, is_text, validated
-from swift_plugins.tasks.mer import MERR as LABELS
 
+LABELS = ("happy", "sad", "neutral", "angry", "worried", "surprise", "fear", "contempt", "doubt")
 FINE, COARSE = "MERR_fine_grained.json", "MERR_coarse_grained.json"
 LISTS = "*_NCEV.txt"
 TRANSCRIPTS = {"transcription_en_all.csv": "sentence", "transcription_all_new.csv": "sentence_en"}
