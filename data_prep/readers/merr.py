@@ -28,6 +28,7 @@ from data_prep.readers.sample import Fault, Sample, SplitAbsent
 from data_prep.readers.tables import identifier, read_table, transcript
 from swift_plugins.files import HALF, InputError, is_text, validated
 
+# Not taken from swift_plugins.tasks: what that loads (AMT_EXTENSIONS) may add to the readers, which must be there.
 LABELS = ("happy", "sad", "neutral", "angry", "worried", "surprise", "fear", "contempt", "doubt")
 FINE, COARSE = "MERR_fine_grained.json", "MERR_coarse_grained.json"
 LISTS = "*_NCEV.txt"
@@ -109,8 +110,8 @@ class MerrReader:
         root = Path(root)
         found = self.annotations(root, split)
         faults += found.faults
-        folder = f"{CLIPS}/" if (root / CLIPS).is_dir() else ""
-        sentences = _transcripts(root)
+        folder = clip_folder(root)
+        sentences = transcripts(root)
         labels, held_out = _label_lists(root, faults)
         for name, record in found.records.items():
             yield self._sample(name, record.pseu_emotion, record.text, sentences, folder, faults)
@@ -325,7 +326,12 @@ def _label_lists(root: Path, faults: list[Fault]) -> tuple[dict[str, str], dict[
     return labels, held_out
 
 
-def _transcripts(root: Path) -> dict[str, str]:
+def clip_folder(root: Path) -> str:
+    """What the paths of clips begin with: `video/`, or "" where they lie beside the annotations."""
+    return f"{CLIPS}/" if (root / CLIPS).is_dir() else ""
+
+
+def transcripts(root: Path) -> dict[str, str]:
     """Clip name → sentence of the CSV files that are there; a name in both has the sentence of the first."""
     found: dict[str, str] = {}
     for file, column in TRANSCRIPTS.items():
