@@ -267,8 +267,8 @@ def import_(options: Options) -> int:
             found[kind] += records.values()
     if not found["eri"]:
         raise InputError(f"is not a MERR folder: it holds no {merr.FINE} and no {merr.COARSE}", root)
-    for kind, records in found.items():
-        print(f"{write_rows(options.out / f'{kind}.jsonl', records):,} records: {options.out / f'{kind}.jsonl'}")
+    for kind, lines in found.items():
+        print(f"{write_rows(options.out / f'{kind}.jsonl', lines):,} records: {options.out / f'{kind}.jsonl'}")
     _tell(faults)
     return 0
 
