@@ -6,14 +6,18 @@ r"""Clips of any dataset as records of MERR, and MERR as fer.jsonl and eri.jsonl
 
 --export writes MERR_fine_grained.json, MERR_coarse_grained.json and transcription_en_all.csv from the samples of a
 reader, fer.jsonl (`data_prep.fer`) and eri.jsonl (`data_prep.eri`, with --tone-url for the tone of the voice); of MERR
-itself it writes the file that was read. --import writes what the reader of MERR makes of its two files. Both ways
-together change nothing, but white space inside smp_reason_caption; docs/merr.md says what the other clips lose.
+itself it writes the file that was read. With --clips, OUT/video holds links to the clips, and OUT a label list of them:
+such a folder is what build_amt --merr reads, and the layout that Emotion-LLaMA's own code expects. --import writes what
+the reader of MERR makes of its two files. Both ways together change nothing, but white space inside smp_reason_caption;
+docs/merr.md says what other clips lose.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -25,8 +29,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from data_prep.eri.review import read_eri
 from data_prep.readers import READERS, SPLITS, merr, own, published
+from data_prep.readers.media import ClipFinder
 from data_prep.readers.sample import Fault, Sample, SplitAbsent
 from swift_plugins.files import AtomicFiles, InputError, read_rows, run_cli, validated, write_rows
+from swift_plugins.frames import count_frames
 from swift_plugins.options import option, parse
 
 # As MERR's coarse captions were made.
@@ -34,6 +40,7 @@ CAPTION = (
     "This person in the video is {objective}. The person's expression and actions include {expression}, and the "
     "person's tone is {tone}. Saying: {text}"
 )
+NO_VALENCE = -10
 UNKNOWN = "not described"  # stands in a caption for what no model described
 
 
@@ -50,6 +57,7 @@ class Options:
     labels: tuple[str, ...] = option(
         (), metavar="OWN=MERR", help="what a label is called in MERR, joy=happy; disgust= leaves such clips out"
     )
+    clips: bool = option(False, help="link the clips, and list them with their labels (relative_<split>_NCEV.txt)")
     fer: Path | None = option(None, metavar="FILE", help="default: DIR/fer.jsonl")
     eri: Path | None = option(None, metavar="FILE", help="default: DIR/eri.jsonl")
 
@@ -104,10 +112,10 @@ def tone_of(eri: Mapping[str, Any]) -> str:
 def coarse_caption(sample: Sample, fer: Mapping[str, Any], eri: Mapping[str, Any]) -> str:
     """MERR's coarse caption: what is seen of the person and around, the phrases of the face, the tone, the words."""
     clues = eri.get("clues") or {}
-    seen = " ".join(clues[part] for part in ("character", "scene") if clues.get(part))
+    seen = ". ".join(words for part in ("character", "scene") if (words := clues.get(part, "").strip(". ")))
     return CAPTION.format_map(
         {
-            "objective": seen.rstrip(". ") or UNKNOWN,
+            "objective": seen or UNKNOWN,
             "expression": ", ".join(fer["phrases"]) or UNKNOWN,
             "tone": tone_of(eri).rstrip(". ") or UNKNOWN,
             "text": sample.text,
@@ -121,7 +129,7 @@ class Export:
     def __init__(self, labels: Mapping[str, str], fer: Mapping[str, dict], eri: Mapping[str, dict]):
         self.labels, self.fer, self.eri = labels, fer, eri
         self.files: dict[str, dict[str, dict]] = {}  # file → clip name → record
-        self.sentences: dict[str, str] = {}
+        self.samples: dict[str, tuple[Sample, str]] = {}  # clip name → sample and label, but for clips of MERR
         self.left_out: Counter = Counter()
 
     def add(self, sample: Sample) -> None:
@@ -141,7 +149,7 @@ class Export:
         if missing := [key for key in ("aus", "phrases", "index", "peak_aus") if key not in fer]:
             made = "it was made by an earlier version: run data_prep.fer anew"
             raise InputError(f"the fer.jsonl record of {sample.id} has no {missing[0]}; {made}")
-        self.sentences[name] = sample.text
+        self.samples[name] = sample, label
         texts = {"audio_prior_list": tone_of(eri), "caption": coarse_caption(sample, fer, eri)}
         self._put(merr.COARSE, name, sample, record(label, fer, texts))
         if not eri.get("reason"):
@@ -170,17 +178,42 @@ class Export:
             raise InputError(f"{sample.id}: another clip is called {name}, too")
         self.files[file][name] = made
 
-    def write(self, out: Path) -> None:
-        """All files, or none; of an earlier export, a file that would hold nothing goes."""
+    def write(self, out: Path, label_list: str, frames: Mapping[str, int]) -> None:
+        """All files, or none. frames: clip name → frames, of the clips that are to stand in the label list."""
         with AtomicFiles() as files:
             for file, records in self.files.items():
                 json.dump(records, files.open(out / file), ensure_ascii=False, indent=2)
                 files.open(out / file).write("\n")
-            if self.sentences:
+            if self.samples:
                 table = csv.writer(files.open(out / next(iter(merr.TRANSCRIPTS))), lineterminator="\n")
                 table.writerow(("name", "sentence"))
-                table.writerows(self.sentences.items())
+                table.writerows((name, sample.text) for name, (sample, _) in self.samples.items())
+            for name, count in frames.items():
+                files.open(out / label_list).write(f"{name} {count} {self.samples[name][1]} {NO_VALENCE}\n")
             files.commit()
+
+    def link(self, out: Path, root: Path) -> dict[str, int]:
+        """Link the clips that can be read under `out`, and return how many frames each has.
+
+        Raises `InputError` where a file that is no link has the place of one.
+        """
+        finder, frames = ClipFinder(root), {}
+        links: dict[Path, Path] = {}
+        for name, (sample, _) in self.samples.items():
+            clip = root / finder.find(sample.video) if sample.video else None
+            with contextlib.suppress(InputError):
+                if clip and (count := count_frames(clip)):
+                    frames[name] = count
+                    links[out / merr.CLIPS / f"{name}{clip.suffix.lower()}"] = clip.resolve()
+        if unread := len(self.samples) - len(frames):
+            self.left_out["no clip that can be read (neither linked nor listed)"] = unread
+        if taken := [place for place in links if place.exists() and not place.is_symlink()]:
+            raise InputError("is a file where a link to a clip is to be", taken[0])
+        for place, clip in links.items():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.unlink(missing_ok=True)
+            place.symlink_to(os.path.relpath(clip, place.parent.resolve()))
+        return frames
 
 
 def export(options: Options) -> int:
@@ -204,7 +237,10 @@ def export(options: Options) -> int:
     if not export.files:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in export.left_out.items())
         raise InputError(f"no record of MERR comes of {dataset} {options.split}: {reasons or 'it has no clips'}")
-    export.write(options.out)
+    if options.clips and not export.samples:
+        raise InputError(f"--clips: the clips of {dataset} have MERR's names already")
+    frames = export.link(options.out, root) if options.clips else {}
+    export.write(options.out, merr.LISTS.replace("*", f"relative_{options.split}"), frames)
     for file, records in export.files.items():
         print(f"{len(records):,} records: {options.out / file}")
     for reason, count in export.left_out.items():
@@ -231,8 +267,8 @@ def import_(options: Options) -> int:
             found[kind] += records.values()
     if not found["eri"]:
         raise InputError(f"is not a MERR folder: it holds no {merr.FINE} and no {merr.COARSE}", root)
-    for kind, records in found.items():
-        print(f"{write_rows(options.out / f'{kind}.jsonl', records):,} records: {options.out / f'{kind}.jsonl'}")
+    for kind, lines in found.items():
+        print(f"{write_rows(options.out / f'{kind}.jsonl', lines):,} records: {options.out / f'{kind}.jsonl'}")
     _tell(faults)
     return 0
 

@@ -121,6 +121,7 @@ def test_clips_in_a_folder_of_their_own_and_the_usual_wording(folder):
 
 def test_the_answer_is_the_label_alone():
     mer = TASKS["mer"]
+    assert mer.labels["merr"] == mer.labels["merr_coarse"] == merr.LABELS
     assert mer.target("angry", "merr") == "angry" == mer.strict(" angry ", "merr")
     assert mer.strict("angry.", "merr") is None and mer.lenient("The emotion is Angry.", "merr") == "angry"
 
@@ -443,8 +444,8 @@ def mine(tmp_path) -> Iterator[Path]:
         registry.pop("mine", None)
 
 
-def export_mine(mine: Path, *labels: str):
-    options = ["--labels", *labels] if labels else []
+def export_mine(mine: Path, *labels: str, clips: bool = False):
+    options = [*(["--labels", *labels] if labels else []), *(["--clips"] if clips else [])]
     dataset = ["--dataset", mine / "mine.yaml", "--out", mine / "out"]
     return in_process("-m", "data_prep.merr", "--export", *dataset, *options)
 
@@ -471,9 +472,28 @@ def test_clips_of_ones_own_become_records_of_merr(mine):
     assert "include not described, and the person's tone is not described. Saying: Hi" in coarse["b"]["caption"]
     for count in ("1, the label disgust", "1, no record in fer.jsonl", "1, no reason in eri.jsonl"):
         assert f"left out: {count}" in done.stdout
+    assert not (mine / "out" / "video").exists()
     # and the reader takes it
     samples = list(merr.COARSE_READER.read(mine / "out", "train", []))
     assert [(s.id, s.text) for s in samples] == [("merr_coarse/train/a", "Well, no."), ("merr_coarse/train/b", "Hi")]
+
+
+def test_clips_are_linked_and_listed(mine):
+    """A whole folder of MERR: every channel is built from it."""
+    clip = write_clip(mine / "a.mp4", n=5)
+    shutil.copy(clip, mine / "b.avi")
+    for _ in range(2):
+        done = export_mine(mine, "joy=happy", "disgust=", clips=True)
+        assert done.returncode == 0, done.stderr
+    assert (mine / "out" / "relative_train_NCEV.txt").read_text() == "a 5 angry -10\nb 5 happy -10\n"
+    built = build(mine / "out", "--merr", mine / "out", "--merr-coarse", mine / "out", "--media-root", mine)
+    assert built.returncode == 0, built.stderr
+    assert rows(mine / "out", "merr_coarse.mer")["merr_coarse/train/b"]["videos"] == ["out/video/b.avi"]
+    assert rows(mine / "out", "merr.fer")["merr/train/a"]["response"] == "a furrowed brow"
+    (mine / "out" / "video" / "a.mp4").unlink()
+    (mine / "out" / "video" / "a.mp4").write_text("mine")
+    done = export_mine(mine, "joy=happy", "disgust=", clips=True)
+    assert done.returncode == 2 and "a.mp4: is a file where a link" in done.stderr
 
 
 @pytest.mark.parametrize(
