@@ -17,6 +17,7 @@ it), else a frame of its clip; what it lacks is zeros. Prepared features are fou
 from __future__ import annotations
 
 import os
+import re
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -67,6 +68,9 @@ class EmotionLlamaTemplate(ChannelOfEveryRow, Template):
         if self.counting:
             inputs.images = [Image.new("RGB", (1, 1)) for _ in inputs.images]
         super()._preprocess_inputs(inputs)
+        for message in inputs.messages:
+            if message["role"] == "user" and isinstance(message["content"], str):
+                message["content"] = spaced(message["content"])
 
     def replace_tag(self, media_type, index, inputs):
         if index or media_type != self._first(inputs):
@@ -74,11 +78,11 @@ class EmotionLlamaTemplate(ChannelOfEveryRow, Template):
         as_published = self.original_inference and not self.is_training
         counts = [[MEDIA] * count for count in self.config.slots]
         if self.config.variant == 2:
-            return ["<Vid>", *counts, "</Vid>  " if as_published else "</Vid> "]
+            return ["<Vid>", *counts, "</Vid> " if as_published else "</Vid>"]
         image, vectors = counts
         if as_published:
-            return ["<video>", image + vectors, "</video> <feature><FeatureHere></feature> "]
-        return ["<video>", image, "</video> <feature>", vectors, "</feature> "]
+            return ["<video>", image + vectors, "</video> <feature><FeatureHere></feature>"]
+        return ["<video>", image, "</video> <feature>", vectors, "</feature>"]
 
     @staticmethod
     def _first(inputs) -> str | None:
@@ -144,13 +148,20 @@ class EmotionLlamaTemplate(ChannelOfEveryRow, Template):
         )
 
 
+def spaced(query: str) -> str:
+    """A query with white space between the media before it and the end of the turn behind it, as the original has."""
+    tags, rest = re.match(r"((?:<video>|<image>|<audio>)*)(.*)", query, re.DOTALL).groups()
+    before = " " if tags and not rest[:1].isspace() else ""
+    return f"{tags}{before}{rest}" + ("" if rest[-1:].isspace() else " ")
+
+
 def register() -> None:
-    """Register the template; the query of a row comes without white space around it."""
+    """Register the template."""
     register_template(
         TemplateMeta(
             "emotion_llama",
             prefix=[["bos_token_id"]],
-            prompt=["[INST] {{QUERY}}  [/INST]"],
+            prompt=["[INST] {{QUERY}} [/INST]"],
             chat_sep=[["eos_token_id"]],
             suffix=[["eos_token_id"]],
             template_cls=EmotionLlamaTemplate,
