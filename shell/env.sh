@@ -79,6 +79,13 @@ hold_output() {
     export OUTPUT_HELD="$OUTPUT"
 }
 
+# The mixture that the configuration names for stage $1: amt:el_coarse in its `dataset`.
+mixture_of() {
+    local named
+    named="$(sed -n 's/^dataset: *amt:\([^ #]*\).*/\1/p' "$CONFIG_DIR/$1.yaml" 2>/dev/null || true)"
+    echo "${named:-$1}"
+}
+
 # The whole checkpoint of a stage that was saved last; empty when there is none. trainer_state.json is written at the
 # end of a save, so a folder without it, or without its last line, was cut off by a kill or a full disk.
 last_checkpoint() {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Stage 2, Multitask Reason Fine-tuning, from the last stage-1 checkpoint:
 #   MODEL=… DATA=… bash shell/second_stage.sh [flags of swift sft]
-#   MIXTURE  a stage of the mixtures file (default stage2), SIZE its number of rows (default: as configured)
+#   MIXTURE  a stage of the mixtures file (default: what the configuration names), SIZE its number of rows (default: as configured)
 #   MERGE=1  merge the stage-1 adapter into OUTPUT/stage1-merged and train a new adapter on it. By default the stage-1
 #            adapter itself goes on training: one adapter holds both stages and fits the downloaded MODEL. After a merge
 #            the stage-2 adapter fits the merged folder only, and stage 1 has its full rank to itself.
@@ -9,7 +9,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 need_model
 need_data
-MIXTURE="${MIXTURE:-stage2}"
+MIXTURE="${MIXTURE:-$(mixture_of stage2)}"
 FIRST="$(last_checkpoint "$OUTPUT/stage1")"
 
 [ -n "$FIRST" ] || fail "$OUTPUT/stage1 holds no checkpoint; run shell/first_stage.sh first"
