@@ -4,7 +4,8 @@
 
 MODEL is the folder of the base model; lengths come from the template that training uses, so they are exact: no
 picture is decoded, a tile counts as the tokens that it becomes. (Other backbones than InternVL2: the text of every row
-is counted, the pictures on one row of each kind, since a picture has one size there.) Batch, epochs and max_length are
+is counted, the pictures on one row of each kind, since a picture has one size there; sounds are decoded, once a file,
+where the model hears.) Batch, epochs and max_length are
 those of CONFIG/<stage>.yaml; what stands after `--` overrides them as it would in `swift sft`. Without --stage every
 row file of AMT_DIR is counted and both stages are planned. Exit status 1 when a stage would lose rows.
 """
@@ -82,6 +83,7 @@ class Meter:
         self.template.set_mode("train")
         self.media_token: Any = getattr(template, "media_token", getattr(template.config, "image_token_id", None))
         self.by_media: dict[tuple[int, int], int] = {}
+        self.by_sound: dict[str, int] = {}
 
     def measure(self, rows: Iterable[dict], root: Path) -> Lengths:
         """Lengths of AMT rows, in order; media paths are relative to `root`."""
@@ -98,10 +100,20 @@ class Meter:
         media = len(images), len(videos)
         if media not in self.by_media:
             self.by_media[media] = len(self._ids(row, images, videos)) - text
-        return text + self.by_media[media], self.by_media[media]
+        heard = sum(self._sound(str(root / path)) for path in row.get("audios") or ())
+        return text + self.by_media[media] + heard, self.by_media[media]
+
+    def _sound(self, path: str) -> int:
+        """Tokens of a file's sound, 0 where the model does not hear."""
+        if path not in self.by_sound:
+            length = getattr(self.template, "sound_length", None)
+            self.by_sound[path] = length(path) if length else 0
+        return self.by_sound[path]
 
     def _ids(self, row: dict, images: list[str], videos: list[str]) -> list[int]:
         query = row["query"]
+        if sounds := row.get("audios"):  # counted apart, or not heard
+            query = query.replace("<audio>", "", len(sounds))
         if not images and not videos:
             query = query.replace("<image>", "").replace("<video>", "")
         messages = [{"role": "user", "content": query}, {"role": "assistant", "content": row["response"]}]
