@@ -133,7 +133,7 @@ class Qwen25OmniTemplate(_Pictures, _OMNI):
     def _heard(self, source) -> list[np.ndarray]:
         """The sound of a file, [] where it has none that becomes a token. Raises `InputError`."""
         try:
-            sound = read_sound(video_source(source), self.audio_seconds)
+            sound = read_sound(video_source(source, "sound"), self.audio_seconds)
         except NoSound:
             return []
         return [sound] if self._tokens(sound) > 0 else []

@@ -48,8 +48,9 @@ READY = 3  # dimensions of tiles that the vision tower has seen: (tiles, tokens,
 SERVED = ("vllm", "lmdeploy", "sglang")  # modes in which another program looks at the pictures
 
 
-def video_source(video: str | bytes | dict) -> Source:
-    """What PyAV can open of a row's or a request's video or sound: a path, bytes, a data or http URL, base64 text."""
+def video_source(video: str | bytes | dict, kind: str = "video") -> Source:
+    """What PyAV can open of a row's or a request's video (or sound, a `kind` for the error): a path, bytes, a data URL,
+    an http URL or base64 text. Raises `InputError`."""
     if isinstance(video, dict):  # how `datasets` stores media
         video = video.get("bytes") or video["path"]
     if isinstance(video, str | os.PathLike) and os.path.exists(video):
@@ -57,7 +58,7 @@ def video_source(video: str | bytes | dict) -> Source:
     try:
         return load_file(video)
     except (OSError, ValueError, AssertionError) as error:
-        raise InputError(f"cannot be read: {error}", str(video)[:80]) from None
+        raise InputError(f"{kind} cannot be read: {error}", str(video)[:80]) from None
 
 
 class ChannelOfEveryRow:

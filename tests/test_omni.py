@@ -103,6 +103,8 @@ def test_no_more_than_the_first_seconds_are_heard(omni, files):
 def test_a_sound_that_is_none_is_named(omni, files):
     with pytest.raises(ValueError, match="more <audio> tags than there are files"):
         omni.encode(row("Why<audio>?<audio>", audios=[files["tone"]]))
+    with pytest.raises(InputError, match="sound cannot be read"):
+        omni.encode(row("Why?", audios=["/no/such.wav"]))
     with pytest.raises(InputError, match=r"broken\.wav: its sound cannot be decoded"):
         omni.encode(row("Why?", audios=[files["broken"]]))
 
