@@ -1,10 +1,12 @@
 """Qwen2.5-Omni hears what rows list under `audios`; the models without hearing read the same rows as before."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from swift.model import get_model_processor, get_processor
 from swift.template import get_template
 
@@ -182,6 +184,23 @@ def test_lengths_are_measured_with_their_sounds(folder, files, omni, monkeypatch
     assert meter.measure(rows, ROOT).total.tolist() == [len(one["input_ids"]) for one in whole]
 
 
+def test_what_speaks_is_not_loaded(folder, tmp_path):
+    """A published folder holds it; its voices, a .pt file, are not asked for, and what is saved says so."""
+    copy = shutil.copytree(folder, tmp_path / "published")
+    weights = load_file(copy / "model.safetensors")
+    save_file(weights | {"talker.x": torch.zeros(1), "token2wav.y": torch.zeros(1)}, copy / "model.safetensors")
+    config = json.loads((copy / "config.json").read_text()) | {"enable_audio_output": True}
+    (copy / "config.json").write_text(json.dumps(config))
+    given = {"model_type": "emoverse_qwen2_5_omni", "torch_dtype": torch.float32}
+    model, _ = get_model_processor(str(copy), **given)
+    assert {name: value.tolist() for name, value in model.state_dict().items()} == {
+        name: value.tolist() for name, value in weights.items()
+    }
+    model.save_pretrained(tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert saved["architectures"] == ["Qwen2_5OmniForConditionalGeneration"] and not saved["enable_audio_output"]
+
+
 @pytest.mark.parametrize("name", ["phi3", "qwen2.5-vl", "qwen3-vl"])
 def test_models_without_hearing_leave_the_sounds(tmp_path, files, monkeypatch, name):
     """No tag, no error, whatever the file is: the row is as if it listed none."""
@@ -226,6 +245,9 @@ def test_two_steps_and_answers_from_rows_with_sound(tmp_path, folder):
     swift("sft", config / "stage2.yaml", *flags, cwd=tmp_path, **world)
     log = [json.loads(line) for line in (tmp_path / "out" / "logging.jsonl").read_text().splitlines()]
     assert all(np.isfinite(entry["loss"]) for entry in log if "loss" in entry)
+    trained = load_file(tmp_path / "out" / "checkpoint-2" / "adapter_model.safetensors")
+    ear = "thinker.audio_tower.proj.weight"
+    assert not torch.equal(trained[f"base_model.model.{ear}"], load_file(folder / "model.safetensors")[ear])
 
     flags = ["--adapters", tmp_path / "out" / "checkpoint-2", "--external_plugins", PLUGIN, "--torch_dtype", "float32"]
     flags += ["--max_new_tokens", "4", "--result_path", tmp_path / "result.jsonl"]
