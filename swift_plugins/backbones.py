@@ -38,6 +38,7 @@ from swift_plugins.template import ChannelOfEveryRow, Deaf, video_source
 SIDE = 448
 SECONDS = 30  # of a sound that are heard
 TOKENS_A_SECOND = 25
+SOUND = ("input_features", "feature_attention_mask")  # keys of a batch
 
 
 class _Pictures(ChannelOfEveryRow):
@@ -201,9 +202,6 @@ class Qwen25OmniTemplate(_Pictures, _OMNI):
         return found
 
 
-SOUND = ("input_features", "feature_attention_mask")
-
-
 def _side_by_side(features: Sequence[torch.Tensor], masks: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
     """Sounds of several lengths as one batch: (sounds, mel bands, frames), and (sounds, frames) of ones and zeros."""
     longest = max(part.shape[-1] for part in features)
@@ -275,7 +273,7 @@ def register() -> None:
                 template=name,
                 model_arch=arch,
                 is_multimodal=True,
-                additional_saved_files=saved + more,
+                additional_saved_files=[*saved, *more],
             ),
             exist_ok=True,
         )
