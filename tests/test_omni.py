@@ -1,7 +1,9 @@
 """Qwen2.5-Omni hears what rows list under `audios`; the models without hearing read the same rows as before."""
 
 import json
+import os
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -234,22 +236,38 @@ def test_rows_of_ms_swift_list_sounds_where_there_are_some(tmp_path, files):
 
 
 def test_two_steps_and_answers_from_rows_with_sound(tmp_path, folder):
-    """`swift sft`, `swift infer`: the result rows list what was heard; without their sounds, rows are answered too."""
+    """first_stage.sh, `swift infer`: the result rows list what was heard; rows without sound are answered beside them."""
     data = tiny_amt(tmp_path / "amt", sound=True)
     config = ROOT / "configs" / "qwen2.5-omni"
     world = {"AMT_DATA": data, "AMT_MEDIA": data, "AMT_MIXTURES": data / "mixtures.yaml", "VIDEO_SEGMENTS": 2}
-    common = ["--model", folder, "--external_plugins", PLUGIN, "--torch_dtype", "float32"]
-    steps = ["--bf16", "false", "--max_steps", "2", "--save_steps", "2", "--gradient_accumulation_steps", "2"]
-    steps += ["--dataloader_num_workers", "2", "--report_to", "none", "--logging_steps", "1", "--output_dir", "out"]
-    flags = [*common, *steps, "--per_device_train_batch_size", "3", "--learning_rate", "0.01"]
-    swift("sft", config / "stage2.yaml", *flags, cwd=tmp_path, **world)
-    log = [json.loads(line) for line in (tmp_path / "out" / "logging.jsonl").read_text().splitlines()]
-    assert all(np.isfinite(entry["loss"]) for entry in log if "loss" in entry)
-    trained = load_file(tmp_path / "out" / "checkpoint-2" / "adapter_model.safetensors")
+    flags = [
+        "--torch_dtype",
+        "float32",
+        "--bf16",
+        "false",
+        "--max_steps",
+        "2",
+        "--save_steps",
+        "2",
+        "--logging_steps",
+        "1",
+    ]
+    flags += ["--dataloader_num_workers", "2", "--report_to", "none", "--learning_rate", "0.01"]
+    flags += ["--per_device_train_batch_size", "3", "--gradient_accumulation_steps", "2"]
+    settings = {"CONFIG": "qwen2.5-omni", "MODEL": folder, "DATA": data, "OUTPUT": tmp_path / "out"}
+    environment = os.environ | {key: str(value) for key, value in (world | settings | {"OMP_NUM_THREADS": 1}).items()}
+    command = ["bash", ROOT / "shell" / "first_stage.sh", *flags]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    stage = tmp_path / "out" / "stage1"
+    log = [json.loads(line) for line in (stage / "logging.jsonl").read_text().splitlines()]
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    assert len(losses) == 2 and np.isfinite(losses).all()
+    trained = load_file(stage / "checkpoint-2" / "adapter_model.safetensors")
     ear = "thinker.audio_tower.proj.weight"
     assert not torch.equal(trained[f"base_model.model.{ear}"], load_file(folder / "model.safetensors")[ear])
 
-    flags = ["--adapters", tmp_path / "out" / "checkpoint-2", "--external_plugins", PLUGIN, "--torch_dtype", "float32"]
+    flags = ["--adapters", stage / "checkpoint-2", "--external_plugins", PLUGIN, "--torch_dtype", "float32"]
     flags += ["--max_new_tokens", "4", "--result_path", tmp_path / "result.jsonl"]
     swift("infer", config / "infer.yaml", *flags, cwd=tmp_path, **world)
     rows = [json.loads(line) for line in (tmp_path / "result.jsonl").read_text().splitlines()]
