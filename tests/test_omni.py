@@ -236,23 +236,12 @@ def test_rows_of_ms_swift_list_sounds_where_there_are_some(tmp_path, files):
 
 
 def test_two_steps_and_answers_from_rows_with_sound(tmp_path, folder):
-    """first_stage.sh, `swift infer`: the result rows list what was heard; rows without sound are answered beside them."""
+    """first_stage.sh, `swift infer`: the result rows list what was heard, and rows without sound are answered too."""
     data = tiny_amt(tmp_path / "amt", sound=True)
     config = ROOT / "configs" / "qwen2.5-omni"
     world = {"AMT_DATA": data, "AMT_MEDIA": data, "AMT_MIXTURES": data / "mixtures.yaml", "VIDEO_SEGMENTS": 2}
-    flags = [
-        "--torch_dtype",
-        "float32",
-        "--bf16",
-        "false",
-        "--max_steps",
-        "2",
-        "--save_steps",
-        "2",
-        "--logging_steps",
-        "1",
-    ]
-    flags += ["--dataloader_num_workers", "2", "--report_to", "none", "--learning_rate", "0.01"]
+    flags = ["--torch_dtype", "float32", "--bf16", "false", "--max_steps", "2", "--save_steps", "2"]
+    flags += ["--dataloader_num_workers", "2", "--report_to", "none", "--learning_rate", "0.01", "--logging_steps", "1"]
     flags += ["--per_device_train_batch_size", "3", "--gradient_accumulation_steps", "2"]
     settings = {"CONFIG": "qwen2.5-omni", "MODEL": folder, "DATA": data, "OUTPUT": tmp_path / "out"}
     environment = os.environ | {key: str(value) for key, value in (world | settings | {"OMP_NUM_THREADS": 1}).items()}
