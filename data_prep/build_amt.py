@@ -4,6 +4,7 @@
 
 Any subset of the datasets. Writes AMT_DIR/<dataset>.<task>.<split>.jsonl and AMT_DIR/report.<split>.json: rows per
 channel, everything that was dropped or changed with its reason, and the paper's Table 1 beside the totals.
+With --audio a row lists the sound track of its clip, where there is one, as `audios`; models that do not hear leave it.
 FER and ERI rows come from <dataset dir>/fer.jsonl and eri.jsonl where they exist (`data_prep.fer`, `data_prep.eri`).
 """
 
@@ -57,6 +58,7 @@ class Options:
     )
     no_probe: bool = option(False, help="only look whether a clip exists, do not decode it")
     jobs: int = option(os.cpu_count() or 1, metavar="N", help="threads that probe clips")
+    audio: bool = option(False, help="list a clip's own sound track in its rows, for models that hear (audios)")
     allow_loss: bool = option(False, help="let a test split lose clips")
     exclude_leaks: str = option(
         "",
@@ -137,6 +139,7 @@ class Builder:
         self.left_out: dict[str, Counter] = {}  # channel → reason → count
         self.clips: dict[str, dict[str, int]] = {}
         self.total_clips = 0  # that became a row
+        self.sound = dict.fromkeys(("rows", "clips", "clips_without"), 0)
         self.held_out: list[str] = []  # of exclude_leaks: splits that no training conversation may hold
         self.others: dict[str, list[Sample]] = {}  # dev and test splits by name
         self.dialogues: dict[str, list[str]] = {}
@@ -231,9 +234,10 @@ class Builder:
     def _media(
         self, dataset: str, root: Path, samples: Iterable[Sample], known_bad: set[str]
     ) -> Iterator[tuple[Sample, dict[str, list[str]]]]:
-        """Samples with the `images` or `videos` of their rows, {} for text alone; those that are dropped are left out.
+        """Samples with the media of their rows, {} for text alone; those that are dropped are left out.
 
         Every MOSEI task uses the peak frame: a clip that has one needs no video, and is not lost for a broken one.
+        With --audio its sound track, if it has one, stands beside the peak frame, as beside a video.
         Known-bad clips are as the reader was told to give them: without a clip they are text, with one it is used.
         """
         framed = getattr(READERS[dataset], "PEAK_FRAMES", False)
@@ -255,18 +259,23 @@ class Builder:
             any_length=known_bad,
             needs_no_clip=needs_no_clip,
         )
-        for sample in usable:
-            if image := images.pop(sample.id, None):
-                yield sample, {"images": [self._relative(image)]}
-            else:
-                yield sample, {"videos": [self._relative(root / sample.video)]} if sample.video else {}
+        silent = ((sample, False) for sample in usable)
+        heard = media.sounding(usable, root, self.faults, self.options.jobs) if self.options.audio else silent
+        for sample, sounds in heard:
+            clip = [self._relative(root / sample.video)] if sample.video else []
+            image = images.pop(sample.id, None)
+            files = {"images": [self._relative(image)]} if image else {"videos": clip} if clip else {}
+            if clip:
+                self.sound["clips" if sounds else "clips_without"] += 1
+            yield sample, files | ({"audios": clip} if sounds else {})
 
     def _add_rows(self, sample: Sample, key: str, files: Mapping[str, list[str]]) -> int:
         """Write the rows of one sample for one task; returns how many."""
         task, count = TASKS[key], 0
         records = {kind: record for kind, found in self.records.items() if (record := found.of(sample)) is not None}
-        if task.face_only and (image := self.records["fer"].image(sample)):
-            files = {"images": [self._relative(image)]}
+        if task.face_only:  # nothing of a face is to be heard
+            image = self.records["fer"].image(sample)
+            files = {"images": [self._relative(image)]} if image else {k: v for k, v in files.items() if k != "audios"}
         for gold in task.golds(sample, records, self.options):
             channel = f"{sample.dataset}.{key}"
             if isinstance(gold, LeftOut):
@@ -285,6 +294,7 @@ class Builder:
                 row["facts"] = facts
             self.files.open(self._path(channel)).write(json.dumps(row, ensure_ascii=False) + "\n")
             self.channels[row["channel"]] += 1
+            self.sound["rows"] += "audios" in row
             count += 1
         return count
 
@@ -302,6 +312,9 @@ class Builder:
         tasks: Counter = Counter()
         for channel, count in self.channels.items():
             tasks[split_channel(channel)[1]] += count
+        more: dict = {"sound": self.sound} if self.options.audio else {}
+        if not self.faults.whole:
+            more["all_faults"] = f"faults.{self.split}.jsonl"
         return {
             "split": self.split,
             "media_root": Path(os.path.relpath(self.media_root, self.out)).as_posix(),
@@ -315,7 +328,7 @@ class Builder:
             "left_out": {channel: dict(reasons) for channel, reasons in sorted(self.left_out.items())},
             "fault_counts": dict(sorted(self.faults.counts.items())),
             "faults": [asdict(fault) for fault in self.faults],
-        } | ({} if self.faults.whole else {"all_faults": f"faults.{self.split}.jsonl"})
+        } | more
 
     def _options(self) -> dict:
         """What decided the rows, in the report's own names."""
@@ -416,6 +429,10 @@ def table(report: dict) -> str:
     if splits := report["options"]["exclude_leaks"]:
         counts = ", ".join(f"{dataset} {c['excluded_leaks']:,}" for dataset, c in report["clips"].items())
         lines.append(f"clips left out for leaking {', '.join(splits)}: {counts}")
+    if sound := report.get("sound"):
+        lines.append(
+            f"sound: {sound['rows']:,} rows, {sound['clips']:,} clips; {sound['clips_without']:,} clips have none"
+        )
     for channel, reasons in report["left_out"].items():
         lines += [f"left out of {channel}: {count:,} ({reason})" for reason, count in reasons.items()]
     if report["fault_counts"]:

@@ -24,6 +24,7 @@ from swift.dataset.loader import DatasetLoader
 from swift_plugins import mixture
 from swift_plugins.build_report import read_report
 from swift_plugins.files import InputError
+from swift_plugins.rows import MEDIA
 from swift_plugins.tasks import split_channel
 
 if TYPE_CHECKING:
@@ -83,9 +84,12 @@ def media_root(data: Path) -> Path:
 
 
 def swift_row(row: dict, root: Path, facts: Iterable[str]) -> dict:
-    """A row with whole media paths, every key and every one of the `facts`; `InputError` for a file that is missing."""
+    """A row with whole media paths and every one of the `facts`; `InputError` for a file that is missing.
+
+    `images` and `videos` are in every row, `audios` in those that list some.
+    """
     media = {}
-    for key in ("images", "videos"):
+    for key in ("images", "videos", *(("audios",) if row.get("audios") else ())):
         paths = [os.path.normpath(root / path) for path in row.get(key) or ()]
         for path in paths:
             if not os.path.isfile(path):
@@ -97,12 +101,13 @@ def swift_row(row: dict, root: Path, facts: Iterable[str]) -> dict:
 
 
 def parts(row: dict) -> list[tuple[str, str]]:
-    """A query as a client sends it: ("text", words), ("image", path) and ("video", path), as ms-swift orders them."""
+    """A query as a client sends it: ("text", words), and ("image", path), "video", "audio", as ms-swift orders them."""
     text = row["query"]
-    media = {f"<{kind}>": [(kind, path) for path in row.get(f"{kind}s") or ()] for kind in ("image", "video")}
+    kinds = ("image", "audio", "video")
+    media = {f"<{kind}>": [(kind, path) for path in row.get(f"{kind}s") or ()] for kind in kinds}
     for tag, files in media.items():  # without a tag they stand before the words
         text = tag * (len(files) - text.count(tag)) + text
-    pieces = filter(None, re.split("(<image>|<video>)", text))
+    pieces = filter(None, re.split("(<image>|<video>|<audio>)", text))
     return [media[piece].pop(0) if media.get(piece) else ("text", piece) for piece in pieces]
 
 
@@ -119,12 +124,16 @@ def fact_types(rows: Iterable[dict]) -> dict[str, str]:
 
 
 def to_dataset(rows: Sequence[dict], root: Path, solution: bool) -> Dataset:
-    """An Arrow dataset of rows, every key in every row; with `solution`, the gold answer once more for rewards."""
+    """An Arrow dataset of rows, every key in every row; with `solution`, the gold answer once more for rewards.
+
+    There is a column `audios` where a row lists some: what has no sound becomes what it was before rows could have it.
+    """
     from datasets import Dataset, Features, Sequence, Value, concatenate_datasets
 
     text, types = Value("string"), fact_types(rows)
     columns = dict.fromkeys(("id", "channel", "query", "response"), text)
-    columns |= {"images": Sequence(text), "videos": Sequence(text)}
+    keys = MEDIA if any(row.get("audios") for row in rows) else ("images", "videos")
+    columns |= {key: Sequence(text) for key in keys}
     if types:
         columns["facts"] = {name: Value(kind) for name, kind in types.items()}
     if any("system" in row for row in rows):
@@ -133,7 +142,7 @@ def to_dataset(rows: Sequence[dict], root: Path, solution: bool) -> Dataset:
         columns["solution"] = text
     parts = []
     for start in range(0, len(rows), CHUNK):
-        chunk = [swift_row(row, root, types) for row in rows[start : start + CHUNK]]
+        chunk = [dict.fromkeys(columns) | swift_row(row, root, types) for row in rows[start : start + CHUNK]]
         if solution:
             chunk = [row | {"solution": row["response"]} for row in chunk]
         parts.append(Dataset.from_list(chunk, features=Features(columns)))

@@ -46,7 +46,8 @@ class AmtAdapter(VisionLanguageAdapter):
     def record_to_sample(self, record):
         """The request of one row."""
         system = [ChatMessageSystem(content=record["system"])] if "system" in record else []
-        user = ChatMessageUser(content=[CONTENT[kind](value) for kind, value in parts(record)])
+        # No sound: ms-swift's server reads no `input_audio`, as which evalscope sends it.
+        user = ChatMessageUser(content=[CONTENT[kind](value) for kind, value in parts(record) if kind in CONTENT])
         return Sample(input=[*system, user], target=record["response"], metadata=record)
 
     def match_score(self, original_prediction, filtered_prediction, reference, task_state):

@@ -4,7 +4,8 @@
 
 MODEL is the folder of the base model; lengths come from the template that training uses, so they are exact: no
 picture is decoded, a tile counts as the tokens that it becomes. (Other backbones than InternVL2: the text of every row
-is counted, the pictures on one row of each kind, since a picture has one size there.) Batch, epochs and max_length are
+is counted, the pictures on one row of each kind, since a picture has one size there; sounds are decoded, once a file,
+where the model hears.) Batch, epochs and max_length are
 those of CONFIG/<stage>.yaml; what stands after `--` overrides them as it would in `swift sft`. Without --stage every
 row file of AMT_DIR is counted and both stages are planned. Exit status 1 when a stage would lose rows.
 """
@@ -26,6 +27,7 @@ import yaml
 
 from swift_plugins import mixture
 from swift_plugins.files import CONFIGS, InputError, write_json
+from swift_plugins.rows import MEDIA
 
 # What of a stage's configuration decides lengths and steps: type and ms-swift's own default.
 SETTINGS: dict[str, tuple[type, Any]] = {
@@ -82,6 +84,7 @@ class Meter:
         self.template.set_mode("train")
         self.media_token: Any = getattr(template, "media_token", getattr(template.config, "image_token_id", None))
         self.by_media: dict[tuple[int, int], int] = {}
+        self.by_sound: dict[str, int] = {}
 
     def measure(self, rows: Iterable[dict], root: Path) -> Lengths:
         """Lengths of AMT rows, in order; media paths are relative to `root`."""
@@ -90,23 +93,32 @@ class Meter:
         return Lengths(np.array(total, dtype=int), np.array(visual, dtype=int))
 
     def _one(self, row: dict, root: Path) -> tuple[int, int]:
-        images, videos = ([str(root / path) for path in row.get(key) or ()] for key in ("images", "videos"))
+        files = {key: [str(root / path) for path in row.get(key) or ()] for key in MEDIA}
         if self.exact:
-            ids = self._ids(row, images, videos)
+            ids = self._ids(row, files)
             return len(ids), ids.count(self.media_token)
-        text = len(self._ids(row, [], []))
-        media = len(images), len(videos)
+        text, sounds = len(self._ids(row, {})), files.pop("audios")
+        media = len(files["images"]), len(files["videos"])
         if media not in self.by_media:
-            self.by_media[media] = len(self._ids(row, images, videos)) - text
-        return text + self.by_media[media], self.by_media[media]
+            self.by_media[media] = len(self._ids(row, files)) - text
+        return text + self.by_media[media] + sum(map(self._sound, sounds)), self.by_media[media]
 
-    def _ids(self, row: dict, images: list[str], videos: list[str]) -> list[int]:
+    def _sound(self, path: str) -> int:
+        """Tokens of a file's sound, 0 where the model does not hear."""
+        if path not in self.by_sound:
+            length = getattr(self.template, "sound_length", None)
+            self.by_sound[path] = length(path) if length else 0
+        return self.by_sound[path]
+
+    def _ids(self, row: dict, files: dict[str, list[str]]) -> list[int]:
+        """The ids of a row with these files instead of its own; of those that are left out, the tags go, too."""
         query = row["query"]
-        if not images and not videos:
-            query = query.replace("<image>", "").replace("<video>", "")
+        for key in MEDIA:
+            if not files.get(key):
+                query = query.replace(f"<{key.removesuffix('s')}>", "", len(row.get(key) or ()))
         messages = [{"role": "user", "content": query}, {"role": "assistant", "content": row["response"]}]
         with self.template.lengths_only() if self.exact else nullcontext():
-            return self.template.encode({"messages": messages, "images": images, "videos": videos})["input_ids"]
+            return self.template.encode({"messages": messages, **files})["input_ids"]
 
 
 def read_settings(

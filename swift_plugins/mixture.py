@@ -41,7 +41,7 @@ from swift_plugins.files import (
     write_json,
 )
 from swift_plugins.options import option, parse
-from swift_plugins.rows import check_row
+from swift_plugins.rows import MEDIA, check_row
 from swift_plugins.tasks import TASKS, split_channel
 
 DEFAULT = CONFIGS / "mixtures.yaml"
@@ -309,8 +309,8 @@ def check_rows(path: Path, channel: str, offsets: array | None = None) -> Iterat
             if not isinstance(row.get(key), str):
                 raise InputError(f"has no text under {key}", path, number)
         check_row(row, path, number)
-        if not all(isinstance(name, str) for key in ("images", "videos") for name in row.get(key) or ()):
-            raise InputError("images and videos are not lists of paths", path, number)
+        if not all(isinstance(name, str) for key in MEDIA for name in row.get(key) or ()):
+            raise InputError("images, videos and audios are not lists of paths", path, number)
         try:
             source = ".".join(split_channel(row["channel"])[:2])
         except ValueError as error:

@@ -10,6 +10,8 @@ from typing import Any
 
 from swift_plugins.files import InputError
 
+MEDIA = ("images", "videos", "audios")  # keys of a row that list files
+
 # What may be absent or null, and is of this type otherwise; facts of other names belong to extensions.
 TYPES: dict[str, type] = {
     "id": str,
@@ -18,6 +20,7 @@ TYPES: dict[str, type] = {
     "system": str,
     "images": list,
     "videos": list,
+    "audios": list,
     "messages": list,
     "facts": dict,
 }

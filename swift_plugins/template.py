@@ -17,6 +17,7 @@ They are no part of a checkpoint: but for the first three, repeat for inference 
 from __future__ import annotations
 
 import os
+import re
 from bisect import bisect_right
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -47,8 +48,9 @@ READY = 3  # dimensions of tiles that the vision tower has seen: (tiles, tokens,
 SERVED = ("vllm", "lmdeploy", "sglang")  # modes in which another program looks at the pictures
 
 
-def video_source(video: str | bytes | dict) -> Source:
-    """What PyAV can open of a row's or a request's video: a path, bytes, a data URL, an http URL or base64 text."""
+def video_source(video: str | bytes | dict, kind: str = "video") -> Source:
+    """What PyAV can open of a row's or a request's video (or sound, a `kind` for the error): a path, bytes, a data URL,
+    an http URL or base64 text. Raises `InputError`."""
     if isinstance(video, dict):  # how `datasets` stores media
         video = video.get("bytes") or video["path"]
     if isinstance(video, str | os.PathLike) and os.path.exists(video):
@@ -56,7 +58,7 @@ def video_source(video: str | bytes | dict) -> Source:
     try:
         return load_file(video)
     except (OSError, ValueError, AssertionError) as error:
-        raise InputError(f"video cannot be read: {error}", str(video)[:80]) from None
+        raise InputError(f"{kind} cannot be read: {error}", str(video)[:80]) from None
 
 
 class ChannelOfEveryRow:
@@ -75,7 +77,20 @@ class ChannelOfEveryRow:
         return nullcontext()
 
 
-class EmoverseTemplate(ChannelOfEveryRow, Template):
+class Deaf:
+    """A model without hearing: the sounds that a row lists are left out, and the <audio> tags that stand for them."""
+
+    def _preprocess_inputs(self, inputs):
+        left = len(inputs.audios)
+        for message in inputs.messages:
+            if left and isinstance(message["content"], str):
+                message["content"], gone = re.subn("<audio>", "", message["content"], count=left)
+                left -= gone
+        inputs.audios = []
+        super()._preprocess_inputs(inputs)
+
+
+class EmoverseTemplate(Deaf, ChannelOfEveryRow, Template):
     """Pictures → tiles → `<IMG_CONTEXT>` tokens, for transformers' `InternVLForConditionalGeneration`.
 
     The processor is a bare tokenizer. The pixels go through transformers' PIL image processor for InternVL, which
@@ -330,7 +345,8 @@ def about_tokens(template: Template, row: dict) -> int:
     """About how long a row becomes, its answer included where it has one; nothing is decoded."""
     pictures = len(row.get("images") or ()) + len(row.get("videos") or ()) * getattr(template, "video_segments", 8)
     text = sum(len(message["content"]) for message in row["messages"] if isinstance(message["content"], str))
-    return 1 + pictures * getattr(template.config, "image_seq_length", 256) + text // CHARACTERS
+    sounds = len(row.get("audios") or ()) * getattr(template, "sound_tokens", 0)
+    return 1 + pictures * getattr(template.config, "image_seq_length", 256) + sounds + text // CHARACTERS
 
 
 def _blank(tiles: torch.Tensor | None = None) -> Image.Image:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, Qwen2_5OmniThinkerForConditionalGeneration
 
 import swift_plugins.emoverse  # noqa: F401
 from tests.tiny_amt import ROWS, tiny_amt
@@ -38,7 +38,10 @@ BACKBONES = {  # config folder: LoRA inside a language model's layer, projector 
     "internvl3.5-hf": (LLAMA, INTERNVL),
     "qwen2.5-vl": (LLAMA, MERGER),
     "qwen3-vl": (LLAMA, DEEPSTACK),
+    "qwen2.5-omni": (LLAMA, [*MERGER, "audio_tower.proj.bias", "audio_tower.proj.weight"]),
 }
+# Qwen2.5-Omni is a pair, one that thinks and one that speaks: where the language model of the first is, and its name.
+PLACES = {"qwen2.5-omni": ("thinker.", "model")}
 
 
 def checkpoint(folder, name):
@@ -59,11 +62,14 @@ def by_number(names):
     return sorted({re.sub(r"\.(layers|deepstack_merger_list)\.\d+\.", r".\1.N.", name) for name in names})
 
 
-def expected(lora, projector):
-    prefix = "base_model.model.model."
-    names = [f"{prefix}language_model.layers.N.{m}.lora_{ab}.default.weight" for m in lora for ab in "AB"]
+def expected(name):
+    lora, projector = BACKBONES[name]
+    root, language = PLACES.get(name, ("model.", "language_model"))
+    prefix = f"base_model.model.{root}"
+    names = [f"{prefix}{language}.layers.N.{m}.lora_{ab}.default.weight" for m in lora for ab in "AB"]
+    modules = ("multi_modal_projector", "deepstack_merger_list.N", "merger", "audio_tower.proj")
     for parameter in projector:
-        module = next(m for m in ("multi_modal_projector", "deepstack_merger_list.N", "merger") if m in parameter)
+        module = next(m for m in modules if m in parameter)
         names.append(prefix + parameter.replace(module, f"{module}.modules_to_save.default", 1))
     return sorted(names)
 
@@ -73,8 +79,14 @@ def data(tmp_path_factory):
     return tiny_amt(tmp_path_factory.mktemp("adapters") / "amt")
 
 
+@pytest.fixture(scope="module")
+def heard(tmp_path_factory):
+    return tiny_amt(tmp_path_factory.mktemp("adapters") / "heard", sound=True)
+
+
 @pytest.fixture(params=BACKBONES, ids=BACKBONES.keys())
-def backbone(request, tmp_path, data, monkeypatch):
+def backbone(request, tmp_path, monkeypatch):
+    data = request.getfixturevalue("heard" if request.param == "qwen2.5-omni" else "data")
     for key, value in {"AMT_DATA": data, "AMT_MEDIA": data, "AMT_MIXTURES": data / "mixtures.yaml"}.items():
         monkeypatch.setenv(key, str(value))
     monkeypatch.setenv("VIDEO_SEGMENTS", "2")  # tiny models take as long over 448 pixels as large ones do to start
@@ -83,7 +95,7 @@ def backbone(request, tmp_path, data, monkeypatch):
 
 
 @pytest.mark.swift
-def test_both_stages_inference_and_merge(backbone, tmp_path, data):
+def test_both_stages_inference_and_merge(backbone, tmp_path):
     """Stage 1, stage 2 on its adapter, answers on every test channel, one merged folder for stock transformers."""
     from swift.pipelines import SwiftSft, export_main, infer_main
 
@@ -92,7 +104,7 @@ def test_both_stages_inference_and_merge(backbone, tmp_path, data):
     first = SwiftSft(swift(CONFIGS / name / "stage1.yaml", *common, "--output_dir", tmp_path / "stage1"))
     first.main()
     trainable = [key for key, parameter in first.model.named_parameters() if parameter.requires_grad]
-    assert by_number(trainable) == expected(*BACKBONES[name])
+    assert by_number(trainable) == expected(name)
     frozen = {key: value for key, value in first.model.state_dict().items() if "lora_" not in key}
 
     one = tmp_path / "stage1" / "checkpoint-2"
@@ -116,14 +128,17 @@ def test_both_stages_inference_and_merge(backbone, tmp_path, data):
 
     merged = tmp_path / "merged"
     export_main(["--adapters", str(two), "--merge_lora", "true", "--output_dir", str(merged)])
-    stock, report = AutoModelForImageTextToText.from_pretrained(merged, output_loading_info=True)
+    thinks = name == "qwen2.5-omni"
+    stock_class = Qwen2_5OmniThinkerForConditionalGeneration if thinks else AutoModelForImageTextToText
+    stock, report = stock_class.from_pretrained(merged, output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
     tuned = second.model.merge_and_unload().state_dict()
-    assert all(torch.allclose(value, tuned[key], atol=1e-6) for key, value in stock.state_dict().items())
+    root = "thinker." * thinks
+    assert all(torch.allclose(value, tuned[root + key], atol=1e-6) for key, value in stock.state_dict().items())
 
 
 @pytest.mark.swift
-@pytest.mark.parametrize("backbone", ["qwen2.5-vl", "qwen3-vl"], indirect=True)
+@pytest.mark.parametrize("backbone", ["qwen2.5-vl", "qwen3-vl", "qwen2.5-omni"], indirect=True)
 def test_streamed_rows_train_like_rows_in_memory(backbone, tmp_path):
     """Rows with pictures and without, a foreign one before them, alone in a batch and side by side: the same losses,
     step by step."""

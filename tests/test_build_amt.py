@@ -11,7 +11,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from data_prep.demo.layouts import encode
+from data_prep.demo.voices import voice
 from data_prep.readers import ecf, meld
+from swift_plugins.frames import sample_frames
 from swift_plugins.tasks import TASKS
 from tests.conftest import in_process
 
@@ -166,6 +169,56 @@ def test_fer_and_eri_records_become_rows(own, build):
         assert media.get(clip, ["peaks/a.png"]) == media.get(other, ["peaks/a.png"]) == ["peaks/a.png"]
     assert done.report["fault_counts"]["fer_without_clip"] == 1
     assert sum(done.report["left_out"]["mosei.fer"].values()) == 1
+
+
+def give_sound(clip: Path) -> None:
+    """Put a clip with a sound track in the place of one without."""
+    clip.write_bytes(encode(sample_frames(clip, 8), voice("a", "joy", 1.0)))
+
+
+def test_rows_list_the_sound_track_of_their_clip(own, build, tmp_path):
+    """By --audio only, and where there is one; nothing else changes."""
+    give_sound(own / "meld" / "train_splits" / "dia0_utt1.mp4")
+    plain = build("--meld", own / "meld", out=tmp_path / "plain")
+    done = build("--meld", own / "meld", "--audio", "--jobs", 2)
+    assert done.returncode == 0, done.stderr
+    for name in ("meld.mer", "meld.msa"):
+        before, after = plain.rows(name), done.rows(name)
+        heard = [row for row in after if "audios" in row]
+        assert [row.pop("audios") for row in heard] == [["train_splits/dia0_utt1.mp4"]] and after == before
+        assert heard[0]["videos"] == ["train_splits/dia0_utt1.mp4"] and not any("audios" in row for row in before)
+    clips = done.report["clips"]["meld"]["kept"]
+    assert done.report["sound"] == {"rows": 2, "clips": 1, "clips_without": clips - 1}
+    assert f"sound: 2 rows, 1 clips; {clips - 1} clips have none" in done.stdout
+    assert "sound" not in plain.report and "sound:" not in plain.stdout
+
+
+def test_sound_beside_a_peak_frame(own, build):
+    """What people say is heard, what their face does is not; a clip that is gone has no sound, which is noted."""
+    ids = [record["id"] for record in rows(own / "mosei" / "eri.jsonl")[:2]]
+    clips = [own / "mosei" / "Raw" / f"{clip.split('/', 2)[2]}.mp4" for clip in ids]
+    give_sound(clips[0])
+    clips[1].unlink()
+    (own / "mosei" / "a.png").write_bytes(b"png")
+    records = [{"id": clip, "caption": "lips parted", "image": "a.png"} for clip in ids]
+    (own / "mosei" / "fer.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    done = build("--mosei", own / "mosei", "--audio")
+    assert done.returncode == 0, done.stderr
+    sounds = {name: [row.get("audios") for row in done.rows(f"mosei.{name}")] for name in ("fer", "msa", "mer", "eri")}
+    expected = [clips[0].relative_to(own / "mosei").as_posix()]
+    assert sounds["fer"] == [None, None]
+    assert all([files for files in sounds[name] if files] == [expected] for name in ("msa", "mer", "eri"))
+    (fault,) = (fault for fault in done.report["faults"] if fault["kind"] == "sound_unknown")
+    assert fault["where"] == ids[1]
+    assert fault["detail"].endswith("cannot be opened: No such file or directory; rows without sound")
+
+
+def test_a_face_without_a_peak_frame_is_shown_without_its_sound(own, build):
+    clip = rows(own / "mosei" / "eri.jsonl")[0]["id"]
+    give_sound(own / "mosei" / "Raw" / f"{clip.split('/', 2)[2]}.mp4")
+    (own / "mosei" / "fer.jsonl").write_text(json.dumps({"id": clip, "caption": "lips parted"}) + "\n")
+    (row,) = build("--mosei", own / "mosei", "--audio").rows("mosei.fer")
+    assert row["videos"] and "audios" not in row
 
 
 @pytest.mark.slow

@@ -277,11 +277,16 @@ def test_faulty_mixtures_file(tmp_path, text, message):
     assert message in str(error.value)
 
 
+ROW = '"id": "a", "channel": "meld.mer", "query": "q", "response": "r"'
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ('{"id": "a", "channel": "meld.mer", "query": "q"}', "no text under response"),
         ('{"id": "a", "channel": "meld.msa", "query": "q", "response": "r"}', "channel meld.msa in a file of meld.mer"),
+        (f'{{{ROW}, "audios": "a.mp4"}}', "audios is not a list, but 'a.mp4'"),
+        (f'{{{ROW}, "audios": [1]}}', "images, videos and audios are not lists of paths"),
         ("nonsense", "is not JSON"),
         ("[1]", "holds a list"),
     ],

@@ -90,6 +90,8 @@ RUN_BY = {
     "bash shell/second_stage.sh": "test_stages.py::test_both_stages_inference_and_scores",
     "bash shell/test.sh": "test_stages.py::test_both_stages_inference_and_scores",
     "python compute_result.py output/4b": "test_compute_result.py::test_published_figures_and_forgetting",
+    "python -m data_prep.build_amt … --audio": "test_build_amt.py::test_rows_list_the_sound_track_of_their_clip",
+    "CONFIG=qwen2.5-omni": "test_omni.py::test_two_steps_and_answers_from_rows_with_sound",
     "python -m data_prep.peak_frame": "test_peak_frame.py::test_command_writes_the_picture_and_the_plot",
     "python -m data_prep.fer … --plot": "test_fer.py::test_a_run_is_not_mixed_with_another",
     "python -m data_prep.features": "test_features.py::test_killed_and_run_again",

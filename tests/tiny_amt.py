@@ -10,6 +10,7 @@ from PIL import Image
 
 from swift_plugins.files import write_rows
 from tests.test_frames import write_clip
+from tests.test_sound import write_sound
 
 ROWS = {"mosei.msa": 40, "mosei.fer": 20, "mosei.mer": 12, "meld.mer": 12, "mosei.eri": 12, "ecf.ecpe": 12}
 ANSWERS = {
@@ -39,20 +40,27 @@ stages:
 """
 
 
-def tiny_amt(folder: Path) -> Path:
-    """Write rows, media and a mixtures file; the query of every row is unique."""
+def tiny_amt(folder: Path, sound: bool = False) -> Path:
+    """Write rows, media and a mixtures file; the query of every row is unique.
+
+    sound: rows with a picture or clip list sounds, too, one of which, of a silent clip, is none.
+    """
     folder.mkdir(parents=True)
     for i in range(2):
         write_clip(folder / f"clip{i}.mp4", n=20 + i)
         Image.fromarray(np.random.default_rng(i).integers(0, 255, (40, 50, 3), np.uint8)).save(folder / f"{i}.png")
+    if sound:
+        write_sound(folder / "0.wav", 440, 8_000)
     for channel, count in ROWS.items():
         task = channel.split(".")[1]
+        heard = {"audios": ["0.wav"]} if sound else {}
+        both = {"audios": ["0.wav", "clip1.mp4"]} if sound else {}
         media = {
-            "msa": [{"images": ["0.png"]}, {}],
+            "msa": [{"images": ["0.png"], **heard}, {}],
             "fer": [{"images": ["1.png"]}],
-            "mer": [{"videos": ["clip0.mp4"]}, {}],
-            "eri": [{"images": ["0.png", "1.png"]}, {"videos": ["clip1.mp4"]}],
-            "ecpe": [{"videos": ["clip0.mp4", "clip1.mp4"]}, {}],
+            "mer": [{"videos": ["clip0.mp4"], **heard}, {}],
+            "eri": [{"images": ["0.png", "1.png"]}, {"videos": ["clip1.mp4"], **heard}],
+            "ecpe": [{"videos": ["clip0.mp4", "clip1.mp4"], **both}, {}],
         }[task]
         for split, rows in (("train", count), ("test", 2)):
             write_rows(

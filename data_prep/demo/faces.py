@@ -91,7 +91,10 @@ class Face:
 
 @dataclass(frozen=True)
 class DrawnClip:
-    """One clip to draw: `path` relative to the dataset's folder, `name` the id of its sample, faces in slot order."""
+    """One clip to draw: `path` relative to the dataset's folder, `name` the id of its sample, faces in slot order.
+
+    emotion: what the one who speaks feels.
+    """
 
     dataset: str
     path: str
@@ -99,6 +102,7 @@ class DrawnClip:
     frames: int
     faces: tuple[Face, ...]
     background: Color
+    emotion: str
     phantom: int | None = None  # slot of a false-positive tracker: OpenFace writes such rows with success 0
 
 
@@ -343,4 +347,4 @@ def random_clip(
     faces.sort(key=lambda face: face.slot)
     background = tuple(rng.randrange(120, 216) for _ in range(3))
     phantom = people if people > 1 and rng.random() < 0.15 else None
-    return DrawnClip(dataset, path, name, frames, tuple(faces), background, phantom)
+    return DrawnClip(dataset, path, name, frames, tuple(faces), background, emotion, phantom)

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import av
+import numpy as np
 from PIL import Image
 
 from data_prep.demo.faces import (
@@ -32,11 +33,13 @@ from data_prep.demo.faces import (
     outline,
     random_clip,
 )
+from data_prep.demo.voices import voice
 from data_prep.demo.words import EMOTIONS, Line, conversation, dialogue, emotion_and_polarity, sentence
 from data_prep.doctor.leakage import ConversationIndex, compare
 from data_prep.readers.sample import Sample, conversation_id
 from swift_plugins.files import CONFIGS, InputError, read_yaml, write_json, write_rows
 from swift_plugins.progress import progress
+from swift_plugins.sound import RATE
 
 COLUMNS = (
     ["frame", "face_id", "timestamp", "confidence", "success"]
@@ -74,19 +77,30 @@ def facs() -> tuple[dict[str, list[int]], dict[int, str]]:
 # Files of one clip
 
 
-def encode(frames: Sequence[Image.Image]) -> bytes:
-    """An mp4 with one h264 stream, single-threaded so that the bytes do not depend on the machine's cores."""
+def encode(frames: Sequence[Image.Image], sound: np.ndarray | None = None) -> bytes:
+    """An mp4 with one h264 stream, single-threaded so that the bytes do not depend on the machine's cores.
+
+    sound: (samples,) int16 at 16 kHz, for an AAC stream beside it.
+    """
     target = io.BytesIO()
     with av.open(target, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "crf": "20", "g": "8"})
         stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, "yuv420p"
         stream.codec_context.thread_count = 1
         stream.codec_context.time_base = Fraction(1, FPS)
+        if sound is not None:
+            exact = {"flags": "+bitexact"}  # else the encoder writes its version
+            heard = container.add_stream("aac", rate=RATE, layout="mono", bit_rate=48_000, options=exact)
         for number, image in enumerate(frames):
             frame = av.VideoFrame.from_image(image)
             frame.pts, frame.time_base = number, Fraction(1, FPS)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+        if sound is not None:
+            frame = av.AudioFrame.from_ndarray(sound[None], format="s16", layout="mono")
+            frame.rate, frame.pts = RATE, 0
+            container.mux(heard.encode(frame))
+            container.mux(heard.encode(None))
     return target.getvalue()
 
 
@@ -111,11 +125,12 @@ def openface_rows(clip: DrawnClip) -> Iterator[list[str]]:
             )
 
 
-def write_clip(root: Path, clip: DrawnClip) -> None:
-    """Write the clip and its AU table under root/<dataset>."""
+def write_clip(root: Path, sound: bool, clip: DrawnClip) -> None:
+    """Write the clip, with a voice if it is to have `sound`, and its AU table under root/<dataset>."""
     path = root / clip.dataset / clip.path
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encode([draw_frame(clip, frame) for frame in range(clip.frames)]))
+    heard = voice(clip.name, clip.emotion, clip.frames / FPS) if sound else None
+    path.write_bytes(encode([draw_frame(clip, frame) for frame in range(clip.frames)], heard))
     table = (root / clip.dataset / "openface" / clip.path).with_suffix(".csv")
     table.parent.mkdir(parents=True, exist_ok=True)
     lines = [",".join(row) for row in (COLUMNS, *openface_rows(clip))]
@@ -311,11 +326,11 @@ def _truth(clip: DrawnClip) -> dict:
     }
 
 
-def generate(out: Path, seed: int = 0, size: str = "small", leak: bool = False) -> int:
+def generate(out: Path, seed: int = 0, size: str = "small", leak: bool = False, sound: bool = False) -> int:
     """Write the three datasets into the new folder `out`, all or nothing; return the number of clips.
 
-    size: "small" is what the demo trains on, "tiny" is for tests. leak: see `write_ecf`. The same seed gives the same
-    bytes.
+    size: "small" is what the demo trains on, "tiny" is for tests. leak: see `write_ecf`. sound: the clips have a
+    sound track (`data_prep.demo.voices`); all else is as without. The same seed gives the same bytes.
 
     Raises InputError when `out` exists and is not an empty folder, or cannot be made.
     """
@@ -335,7 +350,7 @@ def generate(out: Path, seed: int = 0, size: str = "small", leak: bool = False) 
         clips += write_ecf(root, seed, sizes["ecf"], aus, dialogues, leak)
         write_rows(root / "truth.jsonl", map(_truth, clips))
         with multiprocessing.get_context("spawn").Pool(min(os.cpu_count() or 1, 8)) as pool:
-            written = pool.imap_unordered(partial(write_clip, root), clips, chunksize=16)
+            written = pool.imap_unordered(partial(write_clip, root, sound), clips, chunksize=16)
             for _ in progress(written, desc="clips", unit="clip", total=len(clips)):
                 pass
         root.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Clips: whether a file can be used, and what happens to a sample whose clip cannot.
+"""Clips: whether a file can be used, what happens to a sample whose clip cannot, and which of them have sound.
 
 python -m data_prep.build_amt … --missing-media drop|text-only|error
 """
@@ -11,13 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import av
 
 from data_prep.readers.sample import Fault, Sample
 from swift_plugins.files import InputError
 from swift_plugins.frames import too_large
+from swift_plugins.sound import has_sound
 
+Found = TypeVar("Found")
 POLICIES = ("drop", "text-only", "error")
 SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".m4v", ".webm", ".mpg", ".flv", ".wmv")
 # The longest annotated clip of MOSEI lasts 110 s; MELD's clips of minutes are cut at the wrong place.
@@ -117,17 +120,46 @@ def resolve(
             return _probe(root / sample.video, sample.id in any_length)
         return None if (root / sample.video).is_file() else "is missing"
 
+    for sample, why in _looked_at(samples, reason, jobs):
+        if why is None:
+            yield sample
+            continue
+        clip = f"clip {sample.video} {why}" if sample.video else "no clip"
+        if policy == "error":
+            raise InputError(f"{sample.id}: {clip}", root)
+        kind = "no_clip" if not sample.video else "missing_clip" if why == "is missing" else "broken_clip"
+        done = "sample dropped" if policy == "drop" else "kept as text only"
+        faults.append(Fault(kind, sample.id, f"{clip}; {done}"))
+        if policy == "text-only":
+            yield replace(sample, video=None)
+
+
+def sounding(
+    samples: Iterable[Sample], root: str | os.PathLike, faults: list[Fault], jobs: int | None = None
+) -> Iterator[tuple[Sample, bool]]:
+    """Each sample with whether its clip, relative to `root`, has a sound track.
+
+    A clip that is not there or cannot be opened has none, which is appended to `faults`: `resolve` let it pass, since
+    its rows show a picture in its place or since it was told not to look.
+    """
+
+    def heard(sample: Sample) -> bool | str:
+        try:
+            return has_sound(Path(root) / sample.video) if sample.video else False
+        except InputError as error:
+            return error.reason
+
+    for sample, found in _looked_at(samples, heard, jobs):
+        if isinstance(found, str):
+            faults.append(Fault("sound_unknown", sample.id, f"clip {sample.video} {found}; rows without sound"))
+        yield sample, found is True
+
+
+def _looked_at(
+    samples: Iterable[Sample], look: Callable[[Sample], Found], jobs: int | None
+) -> Iterator[tuple[Sample, Found]]:
+    """Samples, in order, with what threads find in each."""
+    samples = iter(samples)
     with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:  # FFmpeg decodes outside the interpreter lock
         while batch := list(islice(samples, 256)):
-            for sample, why in zip(batch, pool.map(reason, batch), strict=True):
-                if why is None:
-                    yield sample
-                    continue
-                clip = f"clip {sample.video} {why}" if sample.video else "no clip"
-                if policy == "error":
-                    raise InputError(f"{sample.id}: {clip}", root)
-                kind = "no_clip" if not sample.video else "missing_clip" if why == "is missing" else "broken_clip"
-                done = "sample dropped" if policy == "drop" else "kept as text only"
-                faults.append(Fault(kind, sample.id, f"{clip}; {done}"))
-                if policy == "text-only":
-                    yield replace(sample, video=None)
+            yield from zip(batch, pool.map(look, batch), strict=True)
