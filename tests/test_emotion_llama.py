@@ -2,20 +2,28 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
+from PIL import Image
 from safetensors.torch import load_file
 from swift.model import get_model_processor
 from swift.template import get_template
-from transformers import GenerationConfig
+from transformers import Blip2VisionModel, GenerationConfig
 
 import swift_plugins.emoverse  # noqa: F401  registers the model type
 from swift_plugins.emotion_llama.config import BLOCK, STREAMS
+from swift_plugins.files import InputError, write_rows
 from tests.conftest import ROOT
-from tests.tiny_emotion_llama import SIZES, converted
+from tests.test_frames import write_clip
+from tests.test_template import PLUGIN
+from tests.tiny_emotion_llama import SIZES, converted, tiny_base, tiny_files
+from tests.warm_swift import swift
+
+pytestmark = pytest.mark.swift
 
 SHARED = Path(os.environ.get("EMOVERSE_SHARED", ROOT.parent / "shared")) / "data" / "emotion_llama"
 needs_golden = pytest.mark.skipif(not SHARED.is_dir(), reason=f"golden outputs of the original code not at {SHARED}")
@@ -139,3 +147,199 @@ def test_greedy_answers_in_the_published_layout(golden, monkeypatch, variant, ro
         encoded(processor, query, None, monkeypatch, train=False, videos=["clip.mp4"])[1]["input_ids"]
         != got["input_ids"]
     )
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def tiny(request, tmp_path_factory):
+    """(variant, folder with files/, base and the adapter of the files' trained state)."""
+    folder = tmp_path_factory.mktemp(f"tiny{request.param}")
+    base = tiny_base(folder, request.param)
+    converted("adapter", "--checkpoint", folder / "files/state.pth", "--base", base, "--out", folder / "adapter")
+    return request.param, folder
+
+
+def test_a_state_goes_there_and_back_and_is_loaded_as_it_is(tiny):
+    variant, folder = tiny
+    converted("pth", "--adapter", folder / "adapter", "--out", folder / "back.pth")
+    state, back = (torch.load(folder / name, weights_only=True) for name in ("files/state.pth", "back.pth"))
+    kept = {name: value for name, value in state["model"].items() if not name.startswith("attention.")}
+    assert back["model"].keys() == kept.keys() and all((back["model"][name] == kept[name]).all() for name in kept)
+    assert back["config"]["model"] == {"lora_r": 4, "lora_alpha": 1}
+    model, _ = get_model_processor(str(folder / "base"), model_type="emotion_llama", torch_dtype=torch.float32)
+    layer = "language_model.model.layers.1.self_attn.q_proj"
+    before = model.get_submodule(layer).weight.clone()
+    merged = PeftModel.from_pretrained(model, folder / "adapter").merge_and_unload()
+    a, b = (kept[f"llama_model.base_model.model.{layer[15:]}.lora_{x}.weight"] for x in "AB")
+    assert torch.allclose(merged.get_submodule(layer).weight, before + b @ a / 4, atol=1e-6), "alpha 1, rank 4"
+    name = "cls_tk_llama_proj" if variant == 1 else "conv_pro_module.conv_entry"
+    assert (merged.get_submodule(name).weight == kept[f"{name}.weight"]).all()
+
+
+def test_a_minigpt_state_leaves_the_base_s_projections(tmp_path):
+    base = tiny_base(tmp_path)
+    state = torch.load(tmp_path / "files/state.pth", weights_only=True)["model"]
+    torch.save({name: value for name, value in state.items() if name.startswith("llama_")}, tmp_path / "mini.pth")
+    said = converted("adapter", "--checkpoint", tmp_path / "mini.pth", "--base", base, "--out", tmp_path / "start")
+    assert "8 of projections that the file lacks are the base's" in said and "alpha 16" in said
+    adapter, own = load_file(tmp_path / "start/adapter_model.safetensors"), load_file(base / "model.safetensors")
+    name = "feats_llama_proj2.weight"
+    assert (adapter[f"base_model.model.{name}"] == own[name]).all()
+
+
+def test_the_base_holds_the_tower_without_its_last_block_and_the_positions_of_its_pictures(tiny):
+    _, folder = tiny
+    eva = torch.load(folder / "files/eva.pth", weights_only=True)
+    own = load_file(folder / "base/model.safetensors")
+    assert {int(name.split(".")[3]) for name in own if name.startswith("vision_tower.encoder.layers")} == {0, 1}
+    assert own["vision_tower.embeddings.position_embedding"].shape == (1, 17, 32)
+    assert (own["vision_tower.embeddings.position_embedding"][:, 0] == eva["pos_embed"][:, 0]).all()
+    assert (own["vision_tower.post_layernorm.weight"] == 1).all()
+    bias = own["vision_tower.encoder.layers.0.self_attn.qkv.bias"]
+    assert (bias[:32] == eva["blocks.0.attn.q_bias"]).all() and (bias[32:64] == 0).all()
+
+
+def test_the_encoder_of_videos_is_whole(tiny):
+    _, folder = tiny
+    eva = torch.load(folder / "files/eva.pth", weights_only=True)
+    converted("video", "--eva", folder / "files/eva.pth", "--heads", "4", "--out", folder / "video")
+    model = Blip2VisionModel.from_pretrained(folder / "video")
+    assert model.config.num_hidden_layers == 3 and model.config.image_size == 28
+    assert (model.post_layernorm.weight == eva["norm.weight"]).all()
+
+
+class Unsafe:
+    def __reduce__(self):
+        return print, ("this must not run",)
+
+
+def broken(folder, kind):
+    """A trained state with one fault."""
+    state = torch.load(folder / "files/state.pth", weights_only=True)["model"]
+    layer = "llama_model.base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    if kind == "foreign":
+        state["language_projection.weight"] = torch.zeros(2, 2)
+    elif kind == "shape":
+        state["llama_proj.weight"] = torch.zeros(48, 64)
+    elif kind == "lora shape":
+        state[layer] = torch.zeros(4, 32)
+    elif kind == "half":
+        del state[layer]
+    elif kind == "object":
+        state["llama_proj.bias"] = Unsafe()
+    elif kind == "number":
+        state["llama_proj.bias"] = 7
+    elif kind == "empty":
+        state = {}
+    elif kind == "k_proj":
+        state[layer.replace("q_proj", "k_proj")] = state[layer]
+    return {"model": state}
+
+
+@pytest.mark.parametrize(
+    "kind, reason",
+    [
+        ("foreign", "language_projection.weight: no key of this model"),
+        ("shape", r"llama_proj.weight is \[48, 64\], and the model's \[48, 128\]"),
+        ("lora shape", r"lora_A.weight is \[4, 32\], and its layer \[48, 48\]"),
+        ("half", "its LoRA is not on q_proj and v_proj of all 2 layers"),
+        ("object", "holds something else than tensors"),
+        ("number", "'llama_proj.bias' is not a tensor but int"),
+        ("empty", "holds no state dict"),
+        ("k_proj", "k_proj.lora_A.weight: no key of this model"),
+    ],
+)
+def test_a_state_that_is_none_is_refused_and_nothing_is_written(tmp_path, capfd, kind, reason):
+    base = tiny_base(tmp_path)
+    torch.save(broken(tmp_path, kind), tmp_path / "bad.pth")
+    there = {*tmp_path.iterdir()}
+    with pytest.raises(InputError, match=reason) as error:
+        converted("adapter", "--checkpoint", tmp_path / "bad.pth", "--base", base, "--out", tmp_path / "out")
+    assert str(tmp_path / "bad.pth") in str(error.value) and {*tmp_path.iterdir()} == there
+    assert "must not run" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "flags, reason",
+    [
+        (["base", "--eva", "files/eva.pth"], "base needs --llama"),
+        (["base", "--eva", "files/state.pth", "--llama", "files/llama"], "is not an EVA-CLIP-g file"),
+        (["base", "--eva", "files/eva.pth", "--llama", "files"], "config.json"),
+        (["base", "--eva", "files/llama/tokenizer.json", "--llama", "files/llama"], "or is no PyTorch file"),
+        (["base", "--eva", "missing.pth", "--llama", "files/llama"], "missing.pth: no such file"),
+        (
+            ["base", "--eva", "files/eva.pth", "--llama", "files/llama", "--set", "stream_width=x"],
+            "--set stream_width=x",
+        ),
+        (["base", "--eva", "files/eva.pth", "--llama", "files/llama", "--heads", "5"], "5 heads do not share"),
+        (
+            ["base", "--eva", "files/eva.pth", "--llama", "files/llama", "--heads", "4", "--image-size", "60"],
+            "do not divide into",
+        ),
+        (["pth", "--adapter", "files"], "adapter_model.safetensors: no such file"),
+        (["adapter", "--checkpoint", "files/state.pth", "--base", "files"], "is not a folder that `base` made"),
+    ],
+)
+def test_what_the_converter_refuses(tmp_path, monkeypatch, flags, reason):
+    tiny_files(tmp_path / "files")
+    monkeypatch.chdir(tmp_path)
+    there = {*tmp_path.iterdir()}
+    size = [] if "--heads" in flags else SIZES[:2]
+    with pytest.raises(InputError, match=re.escape(reason)):
+        converted(*flags, "--out", "out", *size)
+    assert {*tmp_path.iterdir()} == there
+
+
+def amt(folder):
+    """Rows of both stages and a test split, with clips, a picture and text alone."""
+    folder.mkdir()
+    for i in range(2):
+        write_clip(folder / f"clip{i}.mp4", n=12)
+    Image.new("RGB", (64, 64), "teal").save(folder / "face.png")
+
+    def rows(channel, split, answers, count):
+        for i in range(count):
+            media = ({"videos": [f"clip{i % 2}.mp4"]}, {"images": ["face.png"]}, {})[i % 3]
+            query = f" The person in video says: line {i}.  [emotion] Which one? "
+            row = {"id": f"merr/{split}/{i}", "channel": channel, "query": query, "response": answers[i % len(answers)]}
+            yield row | media
+
+    for channel, split, answers, count in (
+        ("merr_coarse.mer", "train", ("happy", "sad"), 12),
+        ("merr_coarse.eri", "train", ("He frowns.", "She smiles."), 12),
+        ("merr.eri", "train", ("He frowns, so he is angry.", "She smiles."), 8),
+        ("merr.mer", "test", ("happy", "sad", "angry"), 6),
+    ):
+        write_rows(folder / f"{channel}.{split}.jsonl", rows(channel, split, answers, count))
+    return folder
+
+
+def test_both_stages_train_from_the_converted_state_and_go_back(tmp_path):
+    """As the scripts and configs have it, in float32: what stage 2 saves has the original's names and answers rows."""
+    base = tiny_base(tmp_path)
+    data = amt(tmp_path / "amt")
+    converted("adapter", "--checkpoint", tmp_path / "files/state.pth", "--base", base, "--out", tmp_path / "start")
+    world = {"AMT_DATA": data, "AMT_MEDIA": data}
+    small = ["--torch_dtype", "float32", "--bf16", "false", "--max_steps", "2", "--save_steps", "2"]
+    small += ["--learning_rate", "0.01", "--warmup_steps", "0", "--lr_scheduler_type", "constant"]
+    small += ["--report_to", "none", "--dataloader_num_workers", "0", "--external_plugins", PLUGIN]
+    before = tmp_path / "start"
+    for stage, mixture in (("stage1", "el_coarse"), ("stage2", "el_fine")):
+        config, out = ROOT / "configs" / "emotion-llama" / f"{stage}.yaml", tmp_path / stage
+        given = ["--model", base, "--dataset", f"amt:{mixture}", "--adapters", before, "--output_dir", out]
+        swift("sft", config, *given, *small, cwd=tmp_path, **world)
+        after = out / "checkpoint-2"
+        old, new = (load_file(folder / "adapter_model.safetensors") for folder in (before, after))
+        assert old.keys() == new.keys()
+        frozen = [name for name in new if (old[name] == new[name]).all()]
+        assert frozen == [], "LoRA and every projection are trained"
+        before = after
+    flags = ["--adapters", before, "--result_path", tmp_path / "answers.jsonl", "--max_new_tokens", "4"]
+    flags += ["--torch_dtype", "float32", "--external_plugins", PLUGIN]
+    swift("infer", ROOT / "configs/emotion-llama/infer.yaml", *flags, cwd=tmp_path, **world)
+    answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert len(answers) == 6 and {row["channel"] for row in answers} == {"merr.mer"}
+    converted("pth", "--adapter", before, "--out", tmp_path / "ours.pth")
+    state = torch.load(tmp_path / "ours.pth", weights_only=True)["model"]
+    converted("adapter", "--checkpoint", tmp_path / "ours.pth", "--base", base, "--out", tmp_path / "again")
+    again = load_file(tmp_path / "again/adapter_model.safetensors")
+    assert len(state) == len(new) and all((again[name] == new[name]).all() for name in new)

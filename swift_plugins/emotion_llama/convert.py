@@ -184,10 +184,10 @@ def adapter(options: Options) -> None:
     from swift_plugins.emotion_llama.register import PROJECTIONS
     from swift_plugins.internvl2 import weight_files
 
-    try:
-        config = EmotionLlamaConfig.from_pretrained(options.base)
-    except (OSError, ValueError) as error:
-        raise InputError(f"is not a folder that `base` made: {error}", options.base) from None
+    made = options.base / "config.json"
+    if not made.is_file() or read_json(made).get("model_type") != EmotionLlamaConfig.model_type:
+        raise InputError("is not a folder that `base` made", options.base)
+    config = EmotionLlamaConfig.from_pretrained(options.base)
     wanted = checkpoints.empty(config).state_dict()
     modules = [name for name in PROJECTIONS[config.variant] if any(key.startswith(f"{name}.") for key in wanted)]
     tensors, settings = checkpoints.read_tensors(options.checkpoint)
