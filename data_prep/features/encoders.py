@@ -38,7 +38,7 @@ from data_prep.jobs import workers
 from data_prep.readers import SPLITS
 from swift_plugins import TRAINING, need
 from swift_plugins.build_report import media_root
-from swift_plugins.files import InputError, atomic_open, described, read_rows, write_json
+from swift_plugins.files import InputError, described, read_rows, write_json
 from swift_plugins.journal import Journal
 from swift_plugins.options import option, parse
 from swift_plugins.progress import progress
@@ -113,8 +113,8 @@ def main(argv: list[str] | None = None) -> int:
     clips = named_clips(rows, options.encoder, options.parts, options.faces)
     encoder = _encoder(options)
     folder = options.out / options.encoder
-    _begin(folder, encoder, options.parts)
     with Journal(folder / JOURNAL, resume=True) as journal:
+        _begin(folder, encoder, options.parts)
         lost = prepare(clips, encoder, journal, options)
         report = _report(rows, clips, lost, journal, options)
     write_json(folder / "report.json", report)
@@ -228,12 +228,15 @@ def prepare(clips: Sequence[Clip], encoder: Encoder, journal: Journal, options: 
     """Encode every clip that has no feature; what has none at the end, by key."""
     folder = options.out / options.encoder
     done = journal.by_key("key")
-    missing = {clip.key for clip in clips if not _is_done(clip, done.get(clip.key), folder)}
-    size = options.batch or (1 if encoder.device.type == "cpu" else ON_GPU)
-    groups = [group for group in _batched(clips, size) if any(clip.key in missing for clip in group)]
+    # Their states before they are read: one that is replaced meanwhile is read again by the next run.
+    missing = {clip.key: _state(clip) for clip in clips if not _is_done(clip, done.get(clip.key), folder)}
+    groups = [
+        group for group in _batched(clips, group_size(options, encoder)) if any(clip.key in missing for clip in group)
+    ]
     needed = len(missing) * (math.prod(encoder.shape) * 4 + HEADER)
     if needed > (free := shutil.disk_usage(folder).free):
         raise InputError(f"the disk is too small: {needed / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} free", folder)
+    part = folder / ".part.npy"  # one writer: no search for what others left, among thousands of files each time
     lost: dict[str, Lost] = {}
     with progress(total=len(missing), unit="clip", desc=options.encoder) as bar:
         try:
@@ -248,16 +251,24 @@ def prepare(clips: Sequence[Clip], encoder: Encoder, journal: Journal, options: 
                         if made.kind == "failed":
                             bar.write(f"error: {made.reason}", file=sys.stderr)
                     else:
-                        with atomic_open(path, "wb") as file:
-                            np.save(file, made.value, allow_pickle=False)
-                        journal.append({"key": clip.key, "clip": clip.path, **_state(clip), "note": made.note})
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        np.save(part, made.value, allow_pickle=False)
+                        os.replace(part, path)
+                        journal.append({"key": clip.key, "clip": clip.path, **missing[clip.key], "note": made.note})
                     bar.update()
         except BrokenProcessPool:
             reason = "a process that decodes was killed (out of memory?); the same command goes on, with fewer --jobs"
             raise InputError(reason) from None
         except OSError as error:
             raise InputError(f"{described(error)}; the same command goes on where this one ends", folder) from None
+        finally:
+            part.unlink(missing_ok=True)
     return lost
+
+
+def group_size(options: Options, encoder: Encoder) -> int:
+    """How many clips the encoder gets at a time."""
+    return options.batch or (1 if encoder.device.type == "cpu" else ON_GPU)
 
 
 def decoded(
