@@ -282,7 +282,7 @@ def from_paper(stage: str, model: Model) -> Stage:
 
 def from_data(stage: str, model: Path, config: Path, data: Path, settings: dict[str, Any]) -> Stage:
     """The rows that the stage draws, measured with the model's tokenizer."""
-    from swift_plugins.dataset import media_root
+    from swift_plugins.build_report import media_root
 
     own = config / "mixtures.yaml"
     mixtures = mixture.read_mixtures(os.environ.get("AMT_MIXTURES") or (own if own.is_file() else None))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from swift_plugins.files import read_json, validated
+from swift_plugins.files import InputError, read_json, validated
 
 
 class Overlap(BaseModel):
@@ -48,3 +49,13 @@ class BuildReport(BaseModel):
 def read_report(path: str | os.PathLike) -> BuildReport:
     """The report at `path`; `InputError` where it is none."""
     return validated(BuildReport, read_json(path), path)
+
+
+def media_root(data: Path) -> Path:
+    """The folder that media paths are relative to."""
+    if root := os.environ.get("AMT_MEDIA"):
+        return Path(root)
+    roots = {read_report(report).media_root for report in sorted(data.glob("report.*.json"))} - {None}
+    if len(roots) > 1:
+        raise InputError(f"its reports name {len(roots)} media roots; set AMT_MEDIA", data)
+    return data / roots.pop() if roots else data

@@ -22,7 +22,7 @@ from swift.dataset import DatasetMeta, register_dataset
 from swift.dataset.loader import DatasetLoader
 
 from swift_plugins import mixture
-from swift_plugins.build_report import read_report
+from swift_plugins.build_report import media_root
 from swift_plugins.files import InputError
 from swift_plugins.rows import MEDIA
 from swift_plugins.tasks import split_channel
@@ -71,16 +71,6 @@ def with_system(subset: str, data: Path, size: int | None = None) -> list[dict]:
     turn = mixture.system_turn(data, split if split in SPLITS else "train")
     rows = read_subset(subset, data, size)
     return rows if turn is None else [row | {"system": turn} for row in rows]
-
-
-def media_root(data: Path) -> Path:
-    """The folder that media paths are relative to."""
-    if root := os.environ.get("AMT_MEDIA"):
-        return Path(root)
-    roots = {read_report(report).media_root for report in sorted(data.glob("report.*.json"))} - {None}
-    if len(roots) > 1:
-        raise InputError(f"its reports name {len(roots)} media roots; set AMT_MEDIA", data)
-    return data / roots.pop() if roots else data
 
 
 def swift_row(row: dict, root: Path, facts: Iterable[str]) -> dict:

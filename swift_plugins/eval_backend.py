@@ -17,7 +17,8 @@ from evalscope.api.registry import register_benchmark
 from evalscope.backend.opencompass import OpenCompassBackendManager
 from evalscope.constants import EvalType
 
-from swift_plugins.dataset import media_root, parts, swift_row, with_system
+from swift_plugins.build_report import media_root
+from swift_plugins.dataset import parts, swift_row, with_system
 from swift_plugins.files import InputError, write_rows
 from swift_plugins.mixture import data_root
 from swift_plugins.rewards import channel_metrics

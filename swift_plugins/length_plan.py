@@ -230,7 +230,7 @@ def _measured(
     settings: dict[str, dict[str, Any]],
 ) -> dict:
     """Measure the row files and the draws, printing a line for each; lengths.json."""
-    from swift_plugins.dataset import media_root
+    from swift_plugins.build_report import media_root
 
     root = media_root(data)
     meter = Meter(model, next(iter(settings.values())))

@@ -14,7 +14,6 @@ A caption says how a face moved, not what a person feels: AU-to-emotion rules ar
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import json
@@ -23,16 +22,12 @@ import os
 import random
 import shlex
 import shutil
-import socket
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import joblib
-from tqdm import tqdm
 
 from data_prep.fer.au_table import OpenFaceError
 from data_prep.fer.clips import FerClip, find_clips
@@ -41,9 +36,10 @@ from data_prep.fer.openface import find_program
 from data_prep.fer.peaks import read_choice
 from data_prep.fer.publish import plot_clips, publish, summarise, write_contact_sheets
 from data_prep.fer.record import Done, FerRun, RecordSettings, make_record
+from data_prep.jobs import workers
 from data_prep.readers import READERS, SPLITS, own, published
 from swift_plugins.declared import DATASETS
-from swift_plugins.files import ROOT, InputError, hold, read_json, validated, write_json
+from swift_plugins.files import InputError, hold, read_json, validated, write_json
 from swift_plugins.journal import Journal
 from swift_plugins.options import option, parse
 from swift_plugins.progress import progress
@@ -296,14 +292,8 @@ def run_all(clips: list[FerClip], first: list[FerClip], run: FerRun, jobs: int, 
     """
     if not clips:
         return None
-    context = _ray() if backend == "ray" else contextlib.nullcontext()
-    options = {} if backend == "ray" else {"initializer": _end_with_parent, "initargs": (os.getpid(),)}
     task = joblib.delayed(work_on)
-    with (
-        context,
-        progress(total=len(clips), unit="clip", desc="faces") as bar,
-        _WithBar(bar, n_jobs=jobs, backend=backend, **options) as parallel,
-    ):
+    with progress(total=len(clips), unit="clip", desc="faces") as bar, workers(jobs, backend, bar) as parallel:
         parallel(task(clip, run) for clip in first)
         if len(first) == FIRST:
             done = read_done(run.out)
@@ -313,57 +303,3 @@ def run_all(clips: list[FerClip], first: list[FerClip], run: FerRun, jobs: int, 
         tried = {clip.id for clip in first}
         parallel(task(clip, run) for clip in clips if clip.id not in tried)
     return None
-
-
-class _WithBar(joblib.Parallel):
-    """joblib.Parallel that moves a progress bar; joblib calls `print_progress` whenever a batch is done."""
-
-    def __init__(self, bar: tqdm, **options):
-        super().__init__(**options)
-        self.bar, self.shown = bar, 0
-
-    def print_progress(self) -> None:
-        if self.n_completed_tasks < self.shown:  # a second call counts from 0 again
-            self.shown = 0
-        self.bar.update(self.n_completed_tasks - self.shown)
-        self.shown = self.n_completed_tasks
-
-
-def _end_with_parent(parent: int) -> None:
-    """Let this worker end soon after a killed run; it would wait for work, with its memory, for minutes."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-@contextlib.contextmanager
-def _ray() -> Iterator[None]:
-    """Connect to the Ray cluster and register it with joblib; `InputError` where there is none."""
-    try:
-        import ray
-        from ray.util.joblib import register_ray
-    except ImportError:
-        raise InputError("--backend ray needs the package ray (pip install ray)") from None
-    root = os.fspath(ROOT)
-    address = os.environ.get("RAY_ADDRESS") or "auto"
-    try:
-        if address != "auto":  # Ray itself tries for a quarter of an hour where no cluster answers
-            host, _, port = address.rpartition("/")[2].rpartition(":")
-            socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(
-            address=address,
-            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}},
-            log_to_driver=False,
-            logging_level="error",
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"no Ray cluster to use (ray start --head, or RAY_ADDRESS): {error}") from None
-    register_ray()
-    try:
-        yield
-    finally:
-        ray.shutdown()

@@ -7,6 +7,8 @@ What it will need on the disk is printed first, and refused where it does not fi
 kill: what is there and whole is not made again. A clip that cannot be decoded is named, and the status is 1 at the end;
 training looks at it, and at any other that is not prepared, as it would without. Frames and tiles are those of
 training: VIDEO_SEGMENTS (or --frames), MAX_NUM and VIDEO_MAX_NUM. A merged export with the same tower shares them.
+
+    python -m data_prep.features --encoder hubert --help      # the encoders of Emotion-LLaMA: sound, frames, faces
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from typing import TYPE_CHECKING
 
 from data_prep.readers import SPLITS
 from swift_plugins import TRAINING, mixture, need
-from swift_plugins.files import InputError, described, hold, run_cli
+from swift_plugins.build_report import media_root
+from swift_plugins.files import InputError, described, hold
 from swift_plugins.options import option, parse
 from swift_plugins.progress import progress
 
@@ -88,8 +91,6 @@ def main() -> int:
 
 def named_media(data: Path, splits: Sequence[str]) -> list[Medium]:
     """The distinct files that the rows of some splits name; `InputError` where there are no rows."""
-    from swift_plugins.dataset import media_root
-
     files = [path for split in splits for path in sorted(data.glob(f"*.*.{split}.jsonl"))]
     if not files:
         raise InputError(f"holds no rows of {', '.join(splits)} (<dataset>.<task>.<split>.jsonl)", data)
@@ -242,22 +243,29 @@ def _model(options: Options, dtype: torch.dtype):
     from swift_plugins.internvl2 import load_internvl2
 
     logging.disable_progress_bar()
-    if options.device == "auto":
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        device = found or torch.device("cpu")
-    else:
-        try:
-            device = torch.device(options.device)
-        except RuntimeError:
-            raise InputError(f"--device {options.device}: no such device") from None
+    device = chosen_device(options.device)
     model = load_internvl2(options.model, dtype).eval()
     model.model.language_model = torch.nn.Identity()
     model.lm_head = torch.nn.Identity()
+    return on_device(model, device)
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device of --device: `auto` is the accelerator where there is one. `InputError` for one that there is not."""
+    import torch
+
+    if name == "auto":
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return found or torch.device("cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise InputError(f"--device {name}: no such device") from None
+
+
+def on_device(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """The model on the device; `InputError` where that cannot be used."""
     try:
         return model.to(device)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {options.device} cannot be used: {str(error).splitlines()[0]}") from None
-
-
-if __name__ == "__main__":
-    run_cli(main)
+        raise InputError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,54 @@
+"""Tiny random encoders in transformers' layout: `tiny_encoder("hubert", folder)` saves one and returns the folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import (
+    Blip2VisionConfig,
+    Blip2VisionModel,
+    HubertConfig,
+    HubertModel,
+    VideoMAEConfig,
+    VideoMAEModel,
+    ViTMAEConfig,
+    ViTMAEModel,
+    Wav2Vec2FeatureExtractor,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperModel,
+)
+
+WIDTH, SIDE = 32, 32
+COMMON = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+PICTURE = {"image_size": SIDE, "patch_size": 8, "initializer_range": 0.2}
+
+
+def tiny_encoder(name: str, folder: Path, seed: int = 0) -> Path:
+    """A model of that encoder from a seed, and its preprocessing where the published ones have it."""
+    torch.manual_seed(seed)
+    if name == "hubert":
+        convolutions = {"conv_dim": [16] * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
+        layer = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "initializer_range": 0.2}
+        model = HubertModel(HubertConfig(**COMMON, **convolutions, **layer))
+        Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(folder)
+    elif name == "whisper":
+        heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_layers": 2, "decoder_layers": 1}
+        sizes = {"d_model": WIDTH, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "vocab_size": 100}
+        tokens = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 1)
+        model = WhisperModel(
+            WhisperConfig(**heads, **sizes, **tokens, num_mel_bins=20, max_source_positions=100, init_std=0.2)
+        )
+        WhisperFeatureExtractor(feature_size=20, chunk_length=2).save_pretrained(folder)
+    elif name == "videomae":
+        decoder = {"decoder_hidden_size": 16, "decoder_num_attention_heads": 2, "decoder_intermediate_size": 16}
+        model = VideoMAEModel(VideoMAEConfig(**COMMON, **PICTURE, **decoder))
+    elif name == "eva_video":
+        model = Blip2VisionModel(Blip2VisionConfig(**COMMON, **PICTURE))
+        torch.nn.init.normal_(model.embeddings.position_embedding, std=0.2)
+    else:
+        decoder = {"decoder_hidden_size": 16, "decoder_num_attention_heads": 2, "decoder_intermediate_size": 16}
+        model = ViTMAEModel(ViTMAEConfig(**COMMON, **PICTURE, **decoder))
+    model.save_pretrained(folder)
+    return folder
