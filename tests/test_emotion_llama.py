@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel
@@ -15,12 +16,16 @@ from swift.template import get_template
 from transformers import Blip2VisionModel, GenerationConfig
 
 import swift_plugins.emoverse  # noqa: F401  registers the model type
+from data_prep.demo.layouts import encode
+from data_prep.demo.voices import voice
 from swift_plugins.emotion_llama.config import BLOCK, STREAMS
 from swift_plugins.files import InputError, write_rows
-from tests.conftest import ROOT
+from swift_plugins.frames import sample_frames
+from tests.conftest import ROOT, in_process
 from tests.test_frames import write_clip
 from tests.test_template import PLUGIN
 from tests.tiny_emotion_llama import SIZES, converted, tiny_base, tiny_files
+from tests.tiny_encoders import tiny_encoder
 from tests.warm_swift import swift
 
 pytestmark = pytest.mark.swift
@@ -311,6 +316,45 @@ def amt(folder):
     ):
         write_rows(folder / f"{channel}.{split}.jsonl", rows(channel, split, answers, count))
     return folder
+
+
+@pytest.mark.parametrize("variant, stream", [(1, "hubert"), (2, "whisper")])
+def test_a_row_hears_what_was_prepared_and_when_serving_what_was_not(tmp_path, monkeypatch, variant, stream):
+    """The feature of the row's clip, zeros for a silent one and for another stream; a broken file ends the row."""
+    base = tiny_base(tmp_path, variant, "--set", "stream_width=32", "audio_width=32")
+    clip, silent = tmp_path / "clip.mp4", write_clip(tmp_path / "silent.mp4", n=12)
+    clip.write_bytes(encode(sample_frames(silent, 8), voice("a", "joy", 1.0)))
+    encoder = tiny_encoder(stream, tmp_path / "encoders" / stream)
+    rows = tmp_path / "rows.jsonl"
+    write_rows(rows, [{"id": "1", "channel": "merr.mer", "query": "", "response": "", "videos": [str(clip)]}])
+    out = tmp_path / "features"
+    command = ["-m", "data_prep.features", "--encoder", stream, "--model", encoder, "--rows", rows, "--out", out]
+    done = in_process(*command, "--jobs", "1")
+    assert done.returncode == 0, done.stderr
+    _, processor = get_model_processor(
+        str(base), model_type="emotion_llama", torch_dtype=torch.float32, load_model=False
+    )
+
+    def heard(path, mode="train", **environment):
+        for name in ("AMT_FEATURES", "AMT_ENCODERS"):
+            monkeypatch.setenv(name, str(environment.get(name, "")))
+        template = get_template(processor, max_length=4096)
+        template.set_mode(mode)
+        messages = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]
+        row = template.encode({"messages": messages[: 2 if mode == "train" else 1], "videos": [str(path)]})
+        return {name: row[name][0] for name in STREAMS[variant]}
+
+    prepared = heard(clip, AMT_FEATURES=out)
+    (file,) = (out / stream).rglob("*.npy")
+    assert (prepared[stream] == torch.from_numpy(np.load(file)).reshape(prepared[stream].shape)).all()
+    assert all((value == 0).all() for name, value in prepared.items() if name != stream)
+    assert (heard(silent, AMT_FEATURES=out)[stream] == 0).all() and (heard(clip)[stream] == 0).all()
+    served = heard(clip, "transformers", AMT_ENCODERS=tmp_path / "encoders")[stream]
+    assert torch.allclose(served, prepared[stream], atol=1e-5)
+    assert (heard(clip, AMT_ENCODERS=tmp_path / "encoders")[stream] == 0).all(), "training computes none"
+    np.save(file, np.full_like(np.load(file), np.nan))
+    with pytest.raises(InputError, match=f"{file}: holds numbers that are not finite"):
+        heard(clip, AMT_FEATURES=out)
 
 
 def test_both_stages_train_from_the_converted_state_and_go_back(tmp_path):

@@ -7,6 +7,8 @@ A row has one block of media, whatever it lists: the picture is its image (the p
 it), else a frame of its clip; what it lacks is zeros. Prepared features are found by the clip. From the environment:
 
     AMT_FEATURES         folder of prepared features (python -m data_prep.features --encoder …); without it, zeros
+    AMT_ENCODERS         a folder with one for each encoder (hubert, videomae, whisper, eva_video): inference computes
+                         with them what was not prepared
     FRAME                which frame of a clip is its picture: first or middle; default first, as the released code of
                          variant 1 reads it, and middle in variant 2
     ORIGINAL_INFERENCE   true: prompts as the published inference code writes them, with a second <s>, all media of
@@ -28,7 +30,9 @@ from swift.template import Template, TemplateMeta, register_template
 from swift.utils import get_env_args, is_deepspeed_enabled, is_dist
 
 from swift_plugins import packing
+from swift_plugins.emotion_llama import streams
 from swift_plugins.emotion_llama.config import STREAMS, EmotionLlamaConfig
+from swift_plugins.features import media_file
 from swift_plugins.frames import count_frames, read_frames
 from swift_plugins.template import ChannelOfEveryRow, video_source
 
@@ -52,8 +56,7 @@ class EmotionLlamaTemplate(ChannelOfEveryRow, Template):
         self.frame = get_env_args("frame", str, FRAMES[config.variant - 1])
         if self.frame not in FRAMES:
             raise ValueError(f"FRAME must be {' or '.join(FRAMES)}, not {self.frame}")
-        folder = os.environ.get("AMT_FEATURES")
-        self.streams = Path(folder) if folder else None
+        self.prepared, self.encoders = (_folder(name) for name in ("AMT_FEATURES", "AMT_ENCODERS"))
 
     @contextmanager
     def lengths_only(self):
@@ -117,7 +120,16 @@ class EmotionLlamaTemplate(ChannelOfEveryRow, Template):
 
     def _stream(self, name: str, inputs) -> np.ndarray:
         """A prepared feature of the row's clip or sound, zeros where there is none."""
-        return np.zeros(self.config.stream_shape(name), np.float32)
+        shape, feature = self.config.stream_shape(name), None
+        clip = streams.clip_of(
+            name, *([media_file(file) for file in files] for files in (inputs.videos, inputs.audios))
+        )
+        if clip and self.prepared:
+            feature = streams.read_stream(self.prepared, name, clip, shape)
+        if feature is None and clip and self.encoders and not self.is_training:
+            encoder = streams.serving_encoder(self.encoders, name, self.prepared)
+            feature = encoder and streams.compute_stream(encoder, clip, shape)
+        return np.zeros(shape, np.float32) if feature is None else feature
 
     def _data_collator_mm_data(self, batch):
         collated = super()._data_collator_mm_data(batch)
@@ -131,21 +143,29 @@ class EmotionLlamaTemplate(ChannelOfEveryRow, Template):
         places = inputs["input_ids"] == MEDIA
         embeds = model.get_input_embeddings()(inputs["input_ids"].clamp(min=0))
         pixels, names = inputs.get("pixel_values"), STREAMS[self.config.variant]
-        streams = [inputs[name] for name in names] if pixels is not None else None
+        prepared = [inputs[name] for name in names] if pixels is not None else None
         if pixels is None and self.is_training and (is_dist() or is_deepspeed_enabled()):
             # Text-only rows on this rank: the others wait for the projections' gradients all the same.
             side = self.config.vision_config.image_size
             pixels = embeds.new_zeros(1, 3, side, side)
-            streams = [embeds.new_zeros(1, *self.config.stream_shape(name)) for name in names]
-            embeds = embeds + model.media(pixels, streams).mean().to(embeds.dtype) * 0.0
+            prepared = [embeds.new_zeros(1, *self.config.stream_shape(name)) for name in names]
+            embeds = embeds + model.media(pixels, prepared).mean().to(embeds.dtype) * 0.0
         elif pixels is not None:
             device = embeds.device
-            media = model.media(pixels.to(device), [stream.to(device) for stream in streams]).to(embeds.dtype)
+            media = model.media(pixels.to(device), [stream.to(device) for stream in prepared]).to(embeds.dtype)
             embeds = embeds.masked_scatter(places[..., None].expand_as(embeds), media)
         packed = self.padding_free and model.config.text_config._attn_implementation == packing.NAME
         return {"inputs_embeds": embeds} | (
             {"attention_mask": packing.row_starts(inputs["position_ids"])} if packed else {}
         )
+
+
+def _folder(name: str) -> Path | None:
+    """The folder that an environment variable names; `ValueError` where there is none of that name."""
+    path = Path(os.environ[name]) if os.environ.get(name) else None
+    if path and not path.is_dir():
+        raise ValueError(f"{name}={path}: no such folder")
+    return path
 
 
 def spaced(query: str) -> str:
