@@ -23,7 +23,7 @@ class NoSound(InputError):
 
 
 def read_sound(source: Source, seconds: float | None = None) -> np.ndarray:
-    """(samples,) float32 in -1..1: the first sound track as one channel at `RATE`, the first `seconds` of it.
+    """(samples,) float32 in -1..1: the mean channel of the first sound track at `RATE`, the first `seconds` of it.
 
     Raises `NoSound` for a file without a sound track or with an empty one, `InputError` for what cannot be decoded.
     """
@@ -34,16 +34,16 @@ def read_sound(source: Source, seconds: float | None = None) -> np.ndarray:
         with av.open(io.BytesIO(source) if isinstance(source, bytes) else source, metadata_errors="replace") as file:
             if not file.streams.audio:
                 raise NoSound("has no sound track", name)
-            resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
+            resampler = av.AudioResampler(format="fltp", rate=RATE)  # its own downmix makes equal channels louder
             for frame in file.decode(audio=0):
                 frame.pts = None  # gaps of the times are no silence to the resampler, which would refuse them
                 for part in resampler.resample(frame):
-                    parts.append(part.to_ndarray()[0])
+                    parts.append(part.to_ndarray().mean(0))
                     count += len(parts[-1])
                 if most is not None and count >= most:
                     break
             else:
-                parts += [part.to_ndarray()[0] for part in resampler.resample(None)]
+                parts += [part.to_ndarray().mean(0) for part in resampler.resample(None)]
     except (OSError, ValueError, av.FFmpegError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"its sound cannot be decoded: {reason}", name) from None
