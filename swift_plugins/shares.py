@@ -75,7 +75,8 @@ def register() -> None:
 
     def get_train_dataloader(self, skip_batches=0):
         loader = whole(self, skip_batches)
-        sampler = getattr(loader.batch_sampler, "batch_sampler", loader.batch_sampler)  # a resumed run skips batches
+        sampler = getattr(loader, "batch_sampler", None)  # none of streamed rows
+        sampler = getattr(sampler, "batch_sampler", sampler)  # a resumed run skips batches
         rows = getattr(self.train_dataset, "dataset", None)
         if isinstance(sampler, Shares) and "messages" in (getattr(rows, "column_names", None) or ()):
             sampler.measure = lambda row: about_tokens(self.template, rows[row])
