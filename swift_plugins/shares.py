@@ -60,7 +60,7 @@ class Shares(BatchSamplerShard):
             rows = order[start : start + step]
             if len(rows) < step and self.drop_last:
                 return
-            rows += order[: max(0, self.world_size - len(rows))]
+            rows += (order * self.world_size)[: max(0, self.world_size - len(rows))]
             lengths = [self.measure(row) for row in rows] if self.measure else [1] * len(rows)
             yield deal(rows, lengths, self.world_size, self.batch_size)[self.rank]
 
