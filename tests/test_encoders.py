@@ -365,6 +365,33 @@ def test_bad_options(models, media, tmp_path, name, model, flags, said):
     assert said in done.stderr and done.stderr.count("\n") == 1 and not [*tmp_path.rglob("*.npy")]
 
 
+@pytest.mark.parametrize(
+    "file, text, status, said",
+    [
+        ("rows.jsonl", '{"audios": "s0.wav"}', 2, "rows.jsonl:1: audios is not a list of paths"),
+        ("rows.jsonl", '{"audios": [7]}', 2, "rows.jsonl:1: audios is not a list of paths"),
+        ("rows.jsonl", "[]", 2, "rows.jsonl:1: holds a list where a JSON object is expected"),
+        ("rows.jsonl", "", 2, "none of 0 rows names a file that hubert could read"),
+        ("rows.jsonl", '{"audios": ["/"]}', 1, "its sound cannot be decoded"),
+        ("rows.jsonl", '{"audios": ["a\\u0000b.wav"]}', 2, "rows.jsonl:1: audios is not a list of paths"),
+        ("rows.jsonl", '{"audios": ["missing.wav"]}', 1, "missing.wav: its sound cannot be decoded"),
+        ("out/hubert/manifest.json", '{"encoder": 7}', 2, "manifest.json: encoder: Input should be a valid string"),
+        ("out/hubert/manifest.json", "x", 2, "manifest.json:1: is not JSON"),
+        ("out/hubert/clips.jsonl", '{"key": []}\n', 0, ""),  # a line that says nothing: made again
+        ("out/hubert/clips.jsonl", "x\n", 2, "clips.jsonl:1: is not a line of a journal"),
+    ],
+)
+def test_bad_files_are_named(models, media, tmp_path, file, text, status, said):
+    rows = write_rows(tmp_path / "rows.jsonl", {"audios": [str(media / "s0.wav")]})
+    command("hubert", models["hubert"], rows, tmp_path / "out", "--jobs", 0)
+    before = contents(tmp_path / "out")
+    (tmp_path / file).write_text(text)
+    done = command("hubert", models["hubert"], rows, tmp_path / "out", "--jobs", 0, status=status)
+    assert said in done.stderr and done.stderr.count("\n") <= 1
+    left = {name: data for name, data in contents(tmp_path / "out").items() if name.endswith(".npy")}
+    assert left == {name: data for name, data in before.items() if name.endswith(".npy")}
+
+
 def test_a_model_that_lacks_weights_is_refused(models, tmp_path):
     """Transformers would fill them at random."""
     from safetensors.torch import save_file
