@@ -208,31 +208,28 @@ def test_processes_give_the_same_bytes(models, media, tmp_path):
     assert contents(tmp_path / "alone") == contents(tmp_path / "two")
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-def test_killed_and_run_again(models, tmp_path, batch):
+def test_killed_and_run_again(models, tmp_path):
     """SIGKILL in the middle: nothing is half there, and the same command ends with the bytes of a run in one piece."""
     rows = []
     for place in range(24):
-        length = 8_000 + 1_000 * (place // 2)  # pairs of one length
+        length = 8_000 + 1_000 * (place // 2)  # pairs of one length, groups of three: one of a group may be alone
         write_sound(tmp_path / f"s{place}.wav", np.random.default_rng(place).normal(0, 0.2, length).clip(-1, 1))
         rows.append({"audios": [f"s{place}.wav"]})
     file = write_rows(tmp_path / "rows.jsonl", *rows)
-    flags = ["--model", models["hubert"], "--rows", file, "--batch", batch, "--jobs", 1, "--device", "cpu"]
+    flags = ["--model", models["hubert"], "--rows", file, "--batch", 3, "--jobs", 1, "--device", "cpu"]
     run = [sys.executable, "-m", "data_prep.features", "--encoder", "hubert", *map(str, flags), "--out"]
     out = tmp_path / "killed" / "hubert"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([*run, tmp_path / "killed"], env=environment, start_new_session=True) as process:
-        while len([*out.glob("*.npy")]) < 4 and process.poll() is None:
+    with subprocess.Popen([*run, tmp_path / "killed"], env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
+        while len([*out.glob("s*.npy")]) < 4 and process.poll() is None:
             time.sleep(0.001)
-        os.killpg(process.pid, signal.SIGKILL)
-    there = [*out.glob("*.npy")]
+        process.send_signal(signal.SIGKILL)
+    there = [*out.glob("s*.npy")]
     assert 0 < len(there) < 24, "the kill was in the middle"
     assert all(np.load(path).shape == (WIDTH,) for path in there)
     for name in ("killed", "whole"):
-        done = subprocess.run([*run, tmp_path / name], env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        command("hubert", models["hubert"], file, tmp_path / name, "--batch", 3, "--jobs", 0)
     left = contents(tmp_path / "killed")
-    assert left == contents(tmp_path / "whole") and len(left) == 26 and not [name for name in left if "tmp" in name]
+    assert left == contents(tmp_path / "whole") and len(left) == 26 and ".part.npy" not in left
 
 
 def test_ray_cluster_gives_the_same_files(models, media, tmp_path):
@@ -316,6 +313,15 @@ def test_a_replaced_clip_is_read_again(models, media, tmp_path):
     assert not np.allclose(streams.read_stream(tmp_path / "out", "hubert", "a.wav"), before)
 
 
+def test_the_sound_track_of_a_clip_counts(models, media, tmp_path):
+    """A row without a sound of its own is heard by its clip."""
+    write_sound(tmp_path / "clip.mkv", np.sin(np.arange(16_000) * 0.05) * 0.4)
+    rows = write_rows(tmp_path / "rows.jsonl", {"videos": ["clip.mkv"]})
+    command("hubert", models["hubert"], rows, tmp_path / "out", "--jobs", 0)
+    heard = streams.compute_stream(load("hubert", models["hubert"]), media / "s0.wav")
+    np.testing.assert_allclose(streams.read_stream(tmp_path / "out", "hubert", "clip.mp4"), heard, atol=1e-5)
+
+
 def test_rows_of_a_folder_and_its_media_root(models, media, tmp_path):
     (tmp_path / "report.train.json").write_text(json.dumps({"media_root": os.path.relpath(media, tmp_path)}))
     write_rows(tmp_path / "a.mer.train.jsonl", {"videos": ["c0.mp4"]})
@@ -357,6 +363,33 @@ def test_bad_options(models, media, tmp_path, name, model, flags, said):
     model = models.get(model, tmp_path / "none")
     done = command(name, model, media / "rows.jsonl", tmp_path / "out", *flags, status=2, RAY_ADDRESS="127.0.0.1:1")
     assert said in done.stderr and done.stderr.count("\n") == 1 and not [*tmp_path.rglob("*.npy")]
+
+
+@pytest.mark.parametrize(
+    "file, text, status, said",
+    [
+        ("rows.jsonl", '{"audios": "s0.wav"}', 2, "rows.jsonl:1: audios is not a list of paths"),
+        ("rows.jsonl", '{"audios": [7]}', 2, "rows.jsonl:1: audios is not a list of paths"),
+        ("rows.jsonl", "[]", 2, "rows.jsonl:1: holds a list where a JSON object is expected"),
+        ("rows.jsonl", "", 2, "none of 0 rows names a file that hubert could read"),
+        ("rows.jsonl", '{"audios": ["/"]}', 1, "its sound cannot be decoded"),
+        ("rows.jsonl", '{"audios": ["a\\u0000b.wav"]}', 2, "rows.jsonl:1: audios is not a list of paths"),
+        ("rows.jsonl", '{"audios": ["missing.wav"]}', 1, "missing.wav: its sound cannot be decoded"),
+        ("out/hubert/manifest.json", '{"encoder": 7}', 2, "manifest.json: encoder: Input should be a valid string"),
+        ("out/hubert/manifest.json", "x", 2, "manifest.json:1: is not JSON"),
+        ("out/hubert/clips.jsonl", '{"key": []}\n', 0, ""),  # a line that says nothing: made again
+        ("out/hubert/clips.jsonl", "x\n", 2, "clips.jsonl:1: is not a line of a journal"),
+    ],
+)
+def test_bad_files_are_named(models, media, tmp_path, file, text, status, said):
+    rows = write_rows(tmp_path / "rows.jsonl", {"audios": [str(media / "s0.wav")]})
+    command("hubert", models["hubert"], rows, tmp_path / "out", "--jobs", 0)
+    before = contents(tmp_path / "out")
+    (tmp_path / file).write_text(text)
+    done = command("hubert", models["hubert"], rows, tmp_path / "out", "--jobs", 0, status=status)
+    assert said in done.stderr and done.stderr.count("\n") <= 1
+    left = {name: data for name, data in contents(tmp_path / "out").items() if name.endswith(".npy")}
+    assert left == {name: data for name, data in before.items() if name.endswith(".npy")}
 
 
 def test_a_model_that_lacks_weights_is_refused(models, tmp_path):

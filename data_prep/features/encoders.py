@@ -142,7 +142,7 @@ def read_media(paths: Sequence[Path]) -> list[Row]:
             media = []
             for key in ("videos", "audios"):
                 names = row.get(key) or []
-                if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                if not isinstance(names, list) or not all(isinstance(name, str) and "\0" not in name for name in names):
                     raise InputError(f"{key} is not a list of paths", file, number)
                 media.append([os.path.abspath(root / name) for name in names])
             rows.append(Row(*media))
@@ -227,7 +227,7 @@ def _begin(folder: Path, encoder: Encoder, parts: int) -> None:
 def prepare(clips: Sequence[Clip], encoder: Encoder, journal: Journal, options: Options) -> dict[str, Lost]:
     """Encode every clip that has no feature; what has none at the end, by key."""
     folder = options.out / options.encoder
-    done = journal.by_key("key")
+    done = _noted(journal)
     # Their states before they are read: one that is replaced meanwhile is read again by the next run.
     missing = {clip.key: _state(clip) for clip in clips if not _is_done(clip, done.get(clip.key), folder)}
     groups = [
@@ -347,6 +347,12 @@ def encoded(clips: Sequence[Clip], readings: Sequence[Any], encoder: Encoder) ->
     return made
 
 
+def _noted(journal: Journal) -> dict[str, dict]:
+    """What each file is of, by key."""
+    lines = (line for _, _, line in journal.records())
+    return {line["key"]: line for line in lines if isinstance(line.get("key"), str)}
+
+
 def _state(clip: Clip) -> dict[str, int]:
     try:
         status = os.stat(clip.source)
@@ -376,7 +382,7 @@ def _report(
 ) -> dict[str, Any]:
     from swift_plugins.emotion_llama.streams import clip_of, read_manifest, stream_key
 
-    noted = journal.by_key("key")
+    noted = _noted(journal)
     notes = Counter(noted.get(clip.key, {}).get("note") for clip in clips if clip.key not in lost)
     streams = {}
     for name in NAMES:

@@ -55,7 +55,7 @@ def clip_of(stream: str, videos: Sequence[str] | None, audios: Sequence[str] | N
 
 def stream_key(clip: str | os.PathLike, parts: int) -> str:
     """The key of a clip: the last `parts` of its path, without the suffix."""
-    path = Path(os.path.normpath(clip)).with_suffix("")
+    path = Path(os.path.splitext(os.path.normpath(clip))[0])
     return "/".join([part for part in path.parts if part != path.anchor][-parts:])
 
 
