@@ -83,7 +83,10 @@ class Encoder:
         raise NotImplementedError
 
     def read(self, path: Source) -> Reading:
-        """What the model gets of a clip, a file or its bytes. Raises `NoSound`, and `InputError` for what cannot be decoded."""
+        """What the model gets of a clip, a file or its bytes.
+
+        Raises `NoSound`, and `InputError` for what cannot be decoded.
+        """
         raise NotImplementedError
 
     def run(self, values: torch.Tensor) -> torch.Tensor:
