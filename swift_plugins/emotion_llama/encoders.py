@@ -37,7 +37,7 @@ from transformers.utils import logging
 
 from swift_plugins.emotion_llama.config import BLOCK
 from swift_plugins.files import InputError, read_json
-from swift_plugins.frames import PICTURES, count_frames, read_frames, read_picture
+from swift_plugins.frames import PICTURES, Source, count_frames, read_frames, read_picture
 from swift_plugins.internvl2 import weight_files
 from swift_plugins.sound import RATE, read_sound
 
@@ -82,8 +82,11 @@ class Encoder:
         """Set `rule`, `shape` and what `read` needs."""
         raise NotImplementedError
 
-    def read(self, path: str | os.PathLike) -> Reading:
-        """What the model gets of a clip. Raises `NoSound`, and `InputError` for what cannot be decoded."""
+    def read(self, path: Source) -> Reading:
+        """What the model gets of a clip, a file or its bytes.
+
+        Raises `NoSound`, and `InputError` for what cannot be decoded.
+        """
         raise NotImplementedError
 
     def run(self, values: torch.Tensor) -> torch.Tensor:
@@ -195,7 +198,7 @@ class Hubert(Encoder):
     def settings(self) -> dict[str, Any]:
         return _told(self.extractor)
 
-    def read(self, path: str | os.PathLike) -> Reading:
+    def read(self, path: Source) -> Reading:
         """(samples,) float32, normalised as the folder says. Less than a window gets zeros at its end: `padded`."""
         sound = read_sound(path)
         value = self.extractor(sound, sampling_rate=RATE, return_tensors="np")["input_values"][0].astype(np.float32)
@@ -227,7 +230,7 @@ class Whisper(Encoder):
     def settings(self) -> dict[str, Any]:
         return {name: value for name, value in _told(self.extractor).items() if name != "mel_filters"}
 
-    def read(self, path: str | os.PathLike) -> Reading:
+    def read(self, path: Source) -> Reading:
         """(mel bins, frames) float32; a longer sound ends where the window does: `cut`."""
         sound = read_sound(path, self.seconds + 0.1)
         value = self.extractor(sound, sampling_rate=RATE, return_tensors="np")["input_features"][0]
@@ -265,7 +268,7 @@ class VideoMAE(Encoder):
     def settings(self) -> dict[str, Any]:
         return _told(self.processor)
 
-    def read(self, path: str | os.PathLike) -> Reading:
+    def read(self, path: Source) -> Reading:
         """(frames, 3, side, side) uint8."""
         count = count_frames(path)
         wanted = [int((place + 0.5) * count / self.frames) for place in range(self.frames)]
@@ -296,11 +299,13 @@ class EvaVideo(Encoder):
         self.shape = (1, VIDEO_FRAMES * GRID**2, self.config.hidden_size)
         self.rule = f"{VIDEO_FRAMES} frames, {places[self.frame_rule]}; without CLS, pooled to {GRID} x {GRID} each"
 
-    def read(self, path: str | os.PathLike) -> Reading:
+    def read(self, path: Source) -> Reading:
         """(16, side, side, 3) uint8, squashed to the square."""
         side, count = self.config.image_size, count_frames(path)
         if not count:
-            raise InputError("has no frame that can be decoded", path)
+            raise InputError(
+                "has no frame that can be decoded", path if isinstance(path, str | os.PathLike) else "video"
+            )
         pictures = read_frames(path, frame_places(count, self.frame_rule))
         return Reading(np.stack([picture.resize((side, side), Image.Resampling.BILINEAR) for picture in pictures]))
 

@@ -20,6 +20,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from swift_plugins.files import InputError, read_json, validated
+from swift_plugins.frames import Source
 from swift_plugins.sound import NoSound
 
 if TYPE_CHECKING:
@@ -105,9 +106,7 @@ def read_stream(
     return _checked(np.array(stored, np.float32), shape, path)
 
 
-def compute_stream(
-    encoder: Encoder, clip: str | os.PathLike, shape: tuple[int, ...] | None = None
-) -> np.ndarray | None:
+def compute_stream(encoder: Encoder, clip: Source, shape: tuple[int, ...] | None = None) -> np.ndarray | None:
     """The feature of a clip that was not prepared, as `read_stream` would give it; None for a clip without sound.
 
     Raises `InputError` for what cannot be decoded.
@@ -116,7 +115,8 @@ def compute_stream(
         reading = encoder.read(clip)
     except NoSound:
         return None
-    return _checked(encoder.encode([reading.value])[0], shape, clip)
+    name = clip if isinstance(clip, str | os.PathLike) else "clip"  # or what a server was sent
+    return _checked(encoder.encode([reading.value])[0], shape, name)
 
 
 def _checked(feature: np.ndarray, shape: tuple[int, ...] | None, path: str | os.PathLike) -> np.ndarray:
