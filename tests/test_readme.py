@@ -76,6 +76,8 @@ def test_the_chinese_readme_says_the_same():
 
 # Commands of the README and docs/, by their beginning, and the test that runs them as they stand or on its own folders;
 # what none runs has the reason. Those of docs/own-data.md are typed word for word by test_own_data.py.
+STAGES = "test_emotion_llama.py::test_both_stages_train_from_the_converted_state_and_go_back"
+HEARD = "test_emotion_llama.py::test_a_row_hears_what_was_prepared_and_when_serving_what_was_not"
 RUN_BY = {
     "make demo": "minutes: test_stages.py::test_both_stages_inference_and_scores runs what it runs, a seventh as long",
     "make test": "this is it",
@@ -92,9 +94,10 @@ RUN_BY = {
     "python compute_result.py output/4b": "test_compute_result.py::test_published_figures_and_forgetting",
     "python -m data_prep.build_amt … --audio": "test_build_amt.py::test_rows_list_the_sound_track_of_their_clip",
     "CONFIG=qwen2.5-omni": "test_omni.py::test_two_steps_and_answers_from_rows_with_sound",
-    "python -m data_prep.build_amt --merr": "test_merr.py::test_the_files_there_and_back",
-    "python -m data_prep.fer --dataset mine": "test_merr.py::test_clips_of_ones_own_become_records_of_merr",
-    "python -m data_prep.merr --export": "test_merr.py::test_clips_of_ones_own_become_records_of_merr",
+    "python -m swift_plugins.emotion_llama.convert": STAGES,
+    "swift infer configs/emotion-llama/infer.yaml": STAGES,
+    "CONFIG=emotion-llama": STAGES,
+    "AMT_FEATURES=features CONFIG=emotion-llama": HEARD,
     "python -m data_prep.peak_frame": "test_peak_frame.py::test_command_writes_the_picture_and_the_plot",
     "python -m data_prep.fer … --plot": "test_fer.py::test_a_run_is_not_mixed_with_another",
     "python -m data_prep.features": "test_features.py::test_killed_and_run_again",
