@@ -2,7 +2,7 @@
 
     python -m benchmarks.el_schedule          # prints how near they are, writes docs/emotion-llama-lr.png
 
-The original: linear from 1e-6 to 1e-5 over 1,000 steps; from then on a cosine to 1e-6 that counts from step 0 of 30,000.
+The original: linear from 1e-6 to 1e-5 over 1,000 steps; then a cosine to 1e-6 that counts from step 0 of 30,000.
 """
 
 from __future__ import annotations
@@ -54,11 +54,10 @@ def main() -> int:
     from matplotlib import pyplot
 
     theirs, rates = [original(step) for step in range(STEPS)], ours()
-    step = max(range(STEPS), key=lambda i: abs(theirs[i] - rates[i]))
+    apart = [abs(one - other) for one, other in zip(theirs, rates, strict=True)]
     print(
-        f"largest difference {abs(theirs[step] - rates[step]):.3g} at step {step:,} ({rates[step]:.3g}, {theirs[step]:.3g})"
+        f"largest difference {max(apart):.3g} at step {apart.index(max(apart)):,}, {max(apart) / PEAK:.2%} of the peak"
     )
-    print(f"of the peak {abs(theirs[step] - rates[step]) / PEAK:.2%}")
     figure, axes = pyplot.subplots(figsize=(7, 3))
     axes.plot(theirs, label="original")
     axes.plot(rates, "--", label="cosine_warmup_with_min_lr")
