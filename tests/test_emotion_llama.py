@@ -33,6 +33,13 @@ pytestmark = pytest.mark.swift
 SHARED = Path(os.environ.get("EMOVERSE_SHARED", ROOT.parent / "shared")) / "data" / "emotion_llama"
 needs_golden = pytest.mark.skipif(not SHARED.is_dir(), reason=f"golden outputs of the original code not at {SHARED}")
 NEAR = 1e-5
+# (variant, published layout) → ids, the most likely next token, its logit, the norm of all logits
+FROZEN = {
+    (1, False): (119, 30, 3.597798, 26.892636),
+    (1, True): (132, 283, 3.257675, 26.957096),
+    (2, False): (282, 19, 4.209484, 27.100515),
+    (2, True): (284, 213, 3.634602, 26.563435),
+}
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +217,25 @@ def test_the_encoder_of_videos_is_whole(tiny):
     model = Blip2VisionModel.from_pretrained(folder / "video")
     assert model.config.num_hidden_layers == 3 and model.config.image_size == 28
     assert (model.post_layernorm.weight == eva["norm.weight"]).all()
+
+
+@pytest.mark.parametrize("original", [False, True])
+def test_the_tiny_checkpoint_computes_what_it_did(tiny, monkeypatch, original):
+    """For a checkout without the golden outputs: what this code gave when it equalled them."""
+    variant, folder = tiny
+    model, processor = get_model_processor(str(folder / "base"), model_type="emotion_llama", torch_dtype=torch.float32)
+    model = PeftModel.from_pretrained(model, folder / "adapter").eval()
+    generator = torch.Generator().manual_seed(7)
+    pixels = torch.randn(3, 56, 56, generator=generator)
+    streams = [torch.randn(model.config.stream_shape(name), generator=generator) for name in STREAMS[variant]]
+    query = "The person in video says: Oh no..  [emotion] Which one?"
+    template, row = encoded(processor, query, None, monkeypatch, original, train=False, videos=["clip.mp4"])
+    embeds = embedded(template, model, row, pixels, streams)
+    with torch.no_grad():
+        logits = model(inputs_embeds=embeds).logits[0, -1]
+    length, place, value, norm = FROZEN[variant, original]
+    assert len(row["input_ids"]) == length and logits.argmax().item() == place
+    assert abs(logits.max().item() - value) < 1e-4 and abs(logits.norm().item() - norm) < 1e-3
 
 
 class Unsafe:
