@@ -18,7 +18,9 @@ from transformers import Blip2VisionModel, GenerationConfig
 import swift_plugins.emoverse  # noqa: F401  registers the model type
 from data_prep.demo.layouts import encode
 from data_prep.demo.voices import voice
+from swift_plugins.emotion_llama import EmotionLlamaConfig, checkpoints
 from swift_plugins.emotion_llama.config import BLOCK, STREAMS
+from swift_plugins.emotion_llama.register import PROJECTIONS
 from swift_plugins.files import InputError, write_rows
 from swift_plugins.frames import sample_frames
 from tests.conftest import ROOT, in_process
@@ -217,6 +219,29 @@ def test_the_encoder_of_videos_is_whole(tiny):
     model = Blip2VisionModel.from_pretrained(folder / "video")
     assert model.config.num_hidden_layers == 3 and model.config.image_size == 28
     assert (model.post_layernorm.weight == eva["norm.weight"]).all()
+
+
+@pytest.mark.parametrize(
+    "variant, fusion, trained",
+    [
+        (1, "none", 23_072_768 + 3 * 4_198_400 + 5_771_264),  # llama_proj, three streams, CLS
+        (2, "conv-attention", 23_072_768 + 5_771_264 + 5_246_976 + 1_052_672 + 2_838_275),
+        (2, "attention", 23_072_768 + 5_771_264 + 5_246_976 + 1_052_672 + 2_591_875),  # without the convolutions
+        (2, "convolution", 23_072_768 + 5_771_264 + 5_246_976 + 1_052_672 + 2_575_104),  # without the three weights
+        (2, "none", 23_072_768 + 5_771_264 + 5_246_976),
+    ],
+)
+def test_parameters_at_full_size(variant, fusion, trained):
+    """Those of the papers: LoRA adds 33,554,432; the tower has 985,894,528 before it looks at 448 pixels."""
+    llama = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "vocab_size": 32000}
+    sizes = {"image_size": 224}
+    model = checkpoints.empty(
+        EmotionLlamaConfig(vision_config=sizes, text_config=llama, variant=variant, fusion=fusion)
+    )
+    tower = sum(weight.numel() for weight in model.vision_tower.parameters())
+    assert tower == 985_894_528 + 2 * 1408, "and the norm after it"
+    parts = [getattr(model, name, None) for name in PROJECTIONS[variant]]
+    assert sum(weight.numel() for part in parts if part is not None for weight in part.parameters()) == trained
 
 
 @pytest.mark.parametrize("original", [False, True])
