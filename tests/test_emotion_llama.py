@@ -239,7 +239,7 @@ def test_parameters_at_full_size(variant, fusion, trained):
         EmotionLlamaConfig(vision_config=sizes, text_config=llama, variant=variant, fusion=fusion)
     )
     tower = sum(weight.numel() for weight in model.vision_tower.parameters())
-    assert tower == 985_894_528 + 2 * 1408, "and the norm after it"
+    assert tower == 985_894_528 + (39 + 2) * 1408, "with 39 biases of keys, which are zero, and the norm after it"
     parts = [getattr(model, name, None) for name in PROJECTIONS[variant]]
     assert sum(weight.numel() for part in parts if part is not None for weight in part.parameters()) == trained
 
