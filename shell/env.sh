@@ -8,6 +8,7 @@
 #   AMT_CACHE  folder of prepared clips (default output/cache; empty: none), AMT_CACHE_GB at most (50; never more than
 #              half of the free disk)
 #   AMT_FEATURES  folder of what the vision tower saw (docs/models.md, Prepared media)
+#   AMT_MAX_NEW_TOKENS  most tokens of an answer by task, mer=8,msa=8 (docs/models.md, Shorter answers); default none
 #   VERBOSE=1  all that ms-swift says on the screen; else warnings, and the rest of a training in OUTPUT/<stage>.log
 set -euo pipefail
 
