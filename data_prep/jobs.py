@@ -16,19 +16,19 @@ from swift_plugins.files import ROOT, InputError
 
 
 @contextlib.contextmanager
-def workers(jobs: int, backend: str, bar: tqdm | None = None) -> Iterator[joblib.Parallel]:
+def workers(jobs: int, backend: str, bar: tqdm | None = None) -> Iterator[Workers]:
     """Processes that work through `joblib.delayed` tasks: `jobs` of this machine (loky), or of the Ray cluster.
 
     `bar` moves with the tasks. Loky's end soon after a killed run. Raises `InputError` where there is no cluster.
     """
     context = _ray_cluster() if backend == "ray" else contextlib.nullcontext()
     options = {} if backend == "ray" else {"initializer": _end_with_parent, "initargs": (os.getpid(),)}
-    with context, _Workers(bar, n_jobs=jobs, backend=backend, **options) as parallel:
+    with context, Workers(bar, n_jobs=jobs, backend=backend, **options) as parallel:
         yield parallel
 
 
-class _Workers(joblib.Parallel):
-    """joblib.Parallel that moves a progress bar; joblib calls `print_progress` whenever a batch is done."""
+class Workers(joblib.Parallel):
+    """joblib.Parallel that moves a progress bar, `bar`; joblib calls `print_progress` whenever a batch is done."""
 
     def __init__(self, bar: tqdm | None, **options):
         super().__init__(**options)

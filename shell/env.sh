@@ -5,9 +5,10 @@
 #   DATA     folder of AMT rows that data_prep.build_amt wrote      (exported as AMT_DATA)
 #   OUTPUT   where checkpoints and results go (default output/<config>, in the current folder when installed)
 #   PRESET   batches for a GPU of this size: 24gb, 48gb, 80gb, 140gb (configs/presets), or a file of your own
-#   AMT_CACHE  folder of prepared clips (default output/cache; empty: none), AMT_CACHE_GB at most (50; never more than
-#              half of the free disk)
+#   AMT_CACHE  folder of prepared clips and of the lengths of rows (default output/cache; empty: none), AMT_CACHE_GB at
+#              most (50; never more than half of the free disk)
 #   AMT_FEATURES  folder of what the vision tower saw (docs/models.md, Prepared media)
+#   AMT_MAX_NEW_TOKENS  most tokens of an answer by task, mer=8,msa=8 (docs/models.md, Shorter answers); default none
 #   VERBOSE=1  all that ms-swift says on the screen; else warnings, and the rest of a training in OUTPUT/<stage>.log
 set -euo pipefail
 

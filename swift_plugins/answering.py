@@ -5,25 +5,34 @@ is measured in tokens, those of the answers included: as many rows as max_batch_
 shorter ones, so that the memory needed is that of the longest rows. On CPUs several batches are written at a time, as
 many as there are cores for the threads of each. The answers come back in the order of the rows, and are those of single
 requests. `write_batch_size` rows are looked at together.
+
+    AMT_MAX_NEW_TOKENS="mer=8,msa=8"   most tokens of an answer, by task, where `max_new_tokens` allows more
+
+Unset by default: a label needs few tokens, but a model that is not trained may name it late, and what is cut off is
+lost to the lenient figures. Say with such scores that it was set.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property, partial
 from threading import Semaphore
 from typing import Any
 
 import torch
-from swift.infer_engine import InferRequest, TransformersEngine
+from swift.infer_engine import InferRequest, RequestConfig, TransformersEngine
 from tqdm import tqdm
 
 from swift_plugins.features import Seen
+from swift_plugins.files import InputError
+from swift_plugins.tasks import TASKS
 from swift_plugins.template import EmoverseTemplate, about_tokens
 
 
@@ -43,8 +52,28 @@ def plan(tokens: Sequence[int], size: int, tasks: Sequence[str] = ()) -> list[li
     return batches
 
 
+def limits() -> dict[str, int]:
+    """Task → most tokens of its answers, as AMT_MAX_NEW_TOKENS says; `InputError` where it says no such thing."""
+    found: dict[str, int] = {}
+    for part in filter(None, (os.environ.get("AMT_MAX_NEW_TOKENS") or "").split(",")):
+        task, _, most = part.strip().partition("=")
+        if task not in TASKS:
+            raise InputError(f"AMT_MAX_NEW_TOKENS: {task!r} is not one of {', '.join(TASKS)}")
+        if not re.fullmatch("[0-9]{1,9}", most) or int(most) < 1 or task in found:
+            raise InputError(f"AMT_MAX_NEW_TOKENS: {part.strip()} is not {task}=N, once, with N of 1 or more")
+        found[task] = int(most)
+    return found
+
+
 class AnsweringEngine(TransformersEngine):
-    """ms-swift's engine; lists of requests longer than a batch are answered as `plan` says."""
+    """ms-swift's engine; lists of requests longer than a batch are answered as `plan` says.
+
+    So are shorter ones where tasks have limits of their own. Raises `InputError` for limits that are none.
+    """
+
+    @cached_property
+    def _limits(self) -> dict[str, int]:
+        return limits()
 
     @cached_property
     def _mine(self) -> threading.local:
@@ -55,15 +84,25 @@ class AnsweringEngine(TransformersEngine):
         return Seen()
 
     def infer(self, infer_requests, request_config=None, metrics=None, *, use_tqdm=None, adapter_request=None) -> list:
+        tasks = [_task(request) for request in infer_requests]
         few = self.max_batch_size < 2 or len(infer_requests) <= self.max_batch_size
+        few = few and (len(set(tasks)) < 2 or self._limits.keys().isdisjoint(tasks))
         if request_config is None or request_config.stream or few or self.model_info.task_type != "causal_lm":
+            if len(set(tasks)) == 1:
+                request_config = self._within(request_config, tasks[0])
             return super().infer(
                 infer_requests, request_config, metrics, use_tqdm=use_tqdm, adapter_request=adapter_request
             )
         self.template.set_mode("transformers")
-        answer = request_config.max_tokens or 0
-        lengths = [about_tokens(self.template, _row(request)) + answer for request in infer_requests]
-        batches = plan(lengths, self.max_batch_size, [_task(request) for request in infer_requests])
+        configs = {task: self._within(request_config, task) for task in tasks}
+        lengths = [
+            about_tokens(self.template, _row(request)) + (configs[task].max_tokens or 0)
+            for request, task in zip(infer_requests, tasks, strict=True)
+        ]
+        if self.max_batch_size == 1:
+            batches = [[place] for place in range(len(tasks))]
+        else:
+            batches = plan(lengths, self.max_batch_size if self.max_batch_size > 0 else len(tasks), tasks)
         answers: list[Any] = [None] * len(infer_requests)
         writers = 1 if torch.accelerator.is_available() else max(1, (os.cpu_count() or 1) // torch.get_num_threads())
         room, written = Semaphore(writers + 1), deque()  # one batch more is prepared than are written
@@ -88,13 +127,20 @@ class AnsweringEngine(TransformersEngine):
                     keep()
                 requests = [infer_requests[place] for place in batch]
                 ready = ahead.submit(self._prepare, requests, adapter_request is None)
-                answered = pool.submit(self._write, ready, requests, request_config, adapter_request)
+                answered = pool.submit(self._write, ready, requests, configs[tasks[batch[0]]], adapter_request)
                 answered.add_done_callback(partial(done, len(batch)))
                 written.append((batch, answered))
             while written:
                 keep()
         self._update_metrics(answers, metrics)
         return answers
+
+    def _within(self, request_config: RequestConfig | None, task: str) -> RequestConfig | None:
+        """The configuration with the task's limit, where it has one and the configuration allows more."""
+        most, config = self._limits.get(task), request_config or RequestConfig()
+        if most is None or (config.max_tokens is not None and config.max_tokens <= most):
+            return request_config
+        return replace(config, max_tokens=most)
 
     def _prepare(self, requests: list, as_loaded: bool) -> tuple[list, list]:
         """What `_batch_encode` returns; the pictures as the tower sees them, where no other adapter is asked for."""
@@ -127,4 +173,5 @@ def register() -> None:
     """Have `swift infer` use the engine; nothing is done where it does not run."""
     inference = sys.modules.get("swift.pipelines.infer.infer")
     if inference is not None:
+        limits()  # refused before a model loads
         inference.TransformersEngine = AnsweringEngine

@@ -41,6 +41,7 @@ from swift_plugins.internvl2 import register as internvl2  # noqa: E402
 
 if not runs.registered():  # ms-swift imports this file by its path, our programs and tests as a module
     for module in (
+        runs,  # first: it ends what the others refuse in one line
         internvl2,
         template,
         packing,
@@ -51,7 +52,6 @@ if not runs.registered():  # ms-swift imports this file by its path, our program
         dataset,
         rewards,
         chat_page,
-        runs,
     ):
         module.register()
     if "evalscope" in sys.modules:  # `swift eval` has imported it

@@ -7,18 +7,23 @@ picture is decoded, a tile counts as the tokens that it becomes. (Other backbone
 is counted, the pictures on one row of each kind, since a picture has one size there; sounds are decoded, once a file,
 where the model hears.) Batch, epochs and max_length are
 those of CONFIG/<stage>.yaml; what stands after `--` overrides them as it would in `swift sft`. Without --stage every
-row file of AMT_DIR is counted and both stages are planned. Exit status 1 when a stage would lose rows.
+row file of AMT_DIR is counted and both stages are planned. Exit status 1 when a stage would lose rows. Where AMT_CACHE
+names a folder, exact lengths are kept there, and a row is measured once.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +31,7 @@ import numpy as np
 import yaml
 
 from swift_plugins import mixture
-from swift_plugins.files import CONFIGS, InputError, write_json
+from swift_plugins.files import CONFIGS, InputError, atomic_open, write_json
 from swift_plugins.rows import MEDIA
 
 # What of a stage's configuration decides lengths and steps: type and ms-swift's own default.
@@ -61,6 +66,60 @@ class Lengths:
         }
 
 
+class KnownLengths:
+    """What earlier plans measured, in AMT_CACHE/lengths: `rows` is digest of a row → (tokens, visual ones).
+
+    A file stands for all that decides ids: the model's files but its weights, the template's settings, the system turn,
+    the code. One that is broken is not read, a folder that cannot be written to costs a measurement each time.
+    """
+
+    KEPT = 4  # files, the last written
+
+    def __init__(self, folder: Path, model: Path, template: Any, system: str | None):
+        files = [path for path in model.iterdir() if path.suffix in (".json", ".jinja", ".model", ".txt")]
+        files += Path(__file__).parent.rglob("*.py")
+        code = [hashlib.blake2b(path.read_bytes()).hexdigest() for path in sorted(files)]
+        settings = {name: value for name, value in vars(template).items() if isinstance(value, str | int | float)}
+        meta = template.template_meta
+        libraries = [version(name) for name in ("ms-swift", "transformers", "tokenizers")]
+        about = [settings, meta.template_type, meta.default_system, system, libraries, code]
+        self.path = folder / "lengths" / f"{_digest(about)}.json"
+        self.rows: dict[str, tuple[int, int]] = {}
+        self.new = False
+        try:
+            said, _, body = self.path.read_text(encoding="utf-8").partition("\n")
+            if said == _digest(body):
+                self.rows = {key: (total, visual) for key, (total, visual) in json.loads(body).items()}
+        except (OSError, ValueError):
+            pass
+
+    def of(self, row: dict, measure: Callable[[], tuple[int, int]]) -> tuple[int, int]:
+        """The lengths of a row, measured where they are not known. Of its media only the numbers matter."""
+        key = _digest([row["query"], row["response"], [len(row.get(kind) or ()) for kind in MEDIA]])
+        if key not in self.rows:
+            self.rows[key], self.new = measure(), True
+        return self.rows[key]
+
+    def save(self) -> None:
+        """Keep what is new."""
+        if not self.new:
+            return
+        body = json.dumps(self.rows)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_open(self.path) as file:
+                file.write(f"{_digest(body)}\n{body}")
+            for old in sorted(self.path.parent.glob("*.json"), key=os.path.getmtime)[: -self.KEPT]:
+                old.unlink(missing_ok=True)
+        except OSError:
+            return
+        self.new = False
+
+
+def _digest(value: Any) -> str:
+    return hashlib.blake2b(json.dumps(value).encode(), digest_size=16).hexdigest()
+
+
 class Meter:
     """Counts the tokens of rows with the template of one model and configuration."""
 
@@ -85,10 +144,19 @@ class Meter:
         self.media_token: Any = getattr(template, "media_token", getattr(template.config, "image_token_id", None))
         self.by_media: dict[tuple[int, int], int] = {}
         self.by_sound: dict[str, int] = {}
+        self.known: KnownLengths | None = None
+        if self.exact and (folder := os.environ.get("AMT_CACHE")):
+            with template.lengths_only():
+                if template.counting:  # else the size of a picture says how long its row is
+                    self.known = KnownLengths(Path(folder), model, template, settings["system"])
 
     def measure(self, rows: Iterable[dict], root: Path) -> Lengths:
         """Lengths of AMT rows, in order; media paths are relative to `root`."""
-        pairs = [self._one(row, root) for row in rows]
+        if self.known:
+            pairs = [self.known.of(row, partial(self._one, row, root)) for row in rows]
+            self.known.save()
+        else:
+            pairs = [self._one(row, root) for row in rows]
         total, visual = zip(*pairs, strict=True) if pairs else ((), ())
         return Lengths(np.array(total, dtype=int), np.array(visual, dtype=int))
 

@@ -3,12 +3,17 @@
 import json
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from swift.infer_engine import RequestConfig
 
-from swift_plugins.answering import plan
+import swift_plugins.emoverse  # noqa: F401
+from swift_plugins.answering import AnsweringEngine, limits, plan
+from swift_plugins.files import InputError
 from swift_plugins.runs import guessed
 from tests.conftest import ROOT
+from tests.tiny_internvl2 import tiny_checkpoint
 from tests.warm_swift import swift
 
 pytestmark = pytest.mark.swift
@@ -40,6 +45,62 @@ def test_batches(tokens, size, expected):
 def test_rows_of_a_task_stay_together():
     """A batch writes until its longest answer ends, and how long answers are is a matter of the task."""
     assert plan([9, 5, 9, 5], 4, ["mer", "eri", "eri", "mer"]) == [[2, 1], [0, 3]]
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory):
+    """Of a random model, which never ends an answer by itself."""
+    folder = tiny_checkpoint(tmp_path_factory.mktemp("answers") / "model", "phi3")
+    return AnsweringEngine(str(folder), model_type="emoverse", torch_dtype=torch.float32)
+
+
+@pytest.mark.parametrize("size", [1, 2, 8])  # one at a time, more rows than a batch, fewer
+def test_an_answer_has_at_most_the_tokens_of_its_task(writer, monkeypatch, size):
+    monkeypatch.setenv("AMT_MAX_NEW_TOKENS", "mer=3, msa=20")
+    engine = AnsweringEngine(writer.model, template=writer.template, max_batch_size=size)
+    channels = ["meld.mer", "meld.msa", "mosei.eri", "ecf.mer", None]
+    rows = [
+        {"messages": [{"role": "user", "content": f"How {i}?"}], "channel": name} for i, name in enumerate(channels)
+    ]
+
+    def answers(rows, most):
+        found = engine.infer(rows, RequestConfig(max_tokens=most, temperature=0), use_tqdm=False)
+        return [(one.usage.completion_tokens, one.choices[0].message.content) for one in found]
+
+    limited = answers(rows, 6)
+    assert [count for count, _ in limited] == [3, 6, 6, 3, 6], "what the command line says is the most of all"
+    assert answers(rows[:1], 6) == limited[:1]
+    assert [count for count, _ in answers(rows[:1], 2)] == [2]
+    monkeypatch.delenv("AMT_MAX_NEW_TOKENS")
+    engine = AnsweringEngine(writer.model, template=writer.template, max_batch_size=size)
+    whole = answers(rows, 6)
+    assert [count for count, _ in whole] == [6] * 5
+    assert all(one[1].startswith(cut[1].rstrip("\ufffd")) for one, cut in zip(whole, limited, strict=True))
+
+
+@pytest.mark.parametrize(
+    "said, message",
+    [
+        ("mood=8", "'mood' is not one of msa, mer, fer, eri, ecpe"),
+        ("8", "'8' is not one of"),
+        ("mer", "mer is not mer=N, once, with N of 1 or more"),
+        ("mer=0", "mer=0 is not mer=N"),
+        ("mer=-1", "mer=-1 is not mer=N"),
+        ("mer=2.5", "mer=2.5 is not mer=N"),
+        ("mer=8,mer=9", "mer=9 is not mer=N, once"),
+    ],
+)
+def test_limits_that_are_none(monkeypatch, said, message):
+    monkeypatch.setenv("AMT_MAX_NEW_TOKENS", said)
+    with pytest.raises(InputError, match=f"AMT_MAX_NEW_TOKENS: {message}"):
+        limits()
+
+
+def test_end_the_command_before_a_model_loads(tmp_path):
+    plugin = ROOT / "swift_plugins" / "emoverse.py"
+    flags = ["--model", tmp_path, "--model_type", "emoverse", "--external_plugins", plugin]
+    log = swift("infer", *flags, cwd=tmp_path, status=2, AMT_MAX_NEW_TOKENS="mer=many")
+    assert log.splitlines()[-1] == "error: AMT_MAX_NEW_TOKENS: mer=many is not mer=N, once, with N of 1 or more"
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,19 @@ from swift.template import get_template
 
 import swift_plugins.emoverse  # noqa: F401
 from app.engine import LocalModel, Question
-from swift_plugins import batches, packing
+from swift_plugins import batches, packing, shares
 from swift_plugins.features import Features
 from swift_plugins.files import InputError, write_rows
 from swift_plugins.internvl2 import native_config
 from swift_plugins.length_plan import processes
 from swift_plugins.media_cache import GB, MediaCache
+from swift_plugins.shares import cut
+from swift_plugins.template import about_tokens
 from tests.conftest import in_process
+from tests.test_adapters import CONFIGS, CPU, swift
 from tests.test_frames import write_clip
 from tests.test_template import row
+from tests.tiny_amt import tiny_amt
 from tests.tiny_backbones import tiny_backbone
 from tests.tiny_internvl2 import tiny_checkpoint
 
@@ -116,6 +120,71 @@ def test_loss_and_gradients_are_those_of_one_row_at_a_time(tmp_path, rows, kind,
         for name, gradient in expected.items():
             assert torch.allclose(ours[name], gradient, rtol=1e-4, atol=1e-5 * gradient.abs().max()), (form, name)
     assert len(list((tmp_path / "cache").glob("*/*.safetensors"))) == 1, "one clip"
+
+
+@pytest.mark.swift
+@pytest.mark.parametrize("kind", ["qwen2.5-vl", "qwen3-vl"])
+def test_a_step_in_passes_of_like_length_is_the_step(tmp_path, monkeypatch, rows, kind):
+    """Of padded batches, and less padding."""
+    monkeypatch.setenv("VIDEO_SEGMENTS", "2")
+    folder = tiny_backbone(tmp_path / "model", kind)
+    name = f"emoverse_{kind.replace('.', '_').replace('-', '_')}"
+    model, processor = get_model_processor(str(folder), model_type=name, torch_dtype=torch.float32)
+    template = get_template(processor)
+    template.model = model
+    template.set_mode("train")
+    encoded = [template.encode(data, return_length=True) for data in rows]
+    answered = sum(sum(label != -100 for label in data["labels"][1:]) for data in encoded)
+    lengths = [about_tokens(template, data) for data in rows]
+    found = []
+    for batches_of_step in (
+        [[i] for i in range(5)],
+        [[0, 1], [2, 3], [4]],
+        [s[0] for s in cut(range(5), lengths, 1, 2)],
+    ):
+        model.zero_grad()
+        total, tokens = 0.0, 0
+        for batch in batches_of_step:
+            inputs = template.pre_forward_hook(model, None, template.data_collator([encoded[i] for i in batch]))[1]
+            labels = inputs.pop("labels")
+            tokens += labels.numel()
+            logits = model(**inputs).logits[:, :-1].flatten(0, 1)
+            loss = torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten(), reduction="sum") / answered
+            loss.backward()
+            total += loss.item()
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        found.append((total, gradients, tokens))
+    (loss, expected, _), *others = found
+    assert others[1][2] < others[0][2]
+    for total, gradients, _ in others:
+        assert total == pytest.approx(loss, rel=1e-5)
+        for name, gradient in expected.items():
+            assert torch.allclose(gradients[name], gradient, rtol=1e-4, atol=1e-5 * gradient.abs().max()), name
+
+
+@pytest.mark.swift
+@pytest.mark.parametrize("more, passes", [([], 2), (["--padding_free", "true", "--attn_impl", packing.NAME], None)])
+def test_training_cuts_the_steps_of_padded_batches(tmp_path, monkeypatch, more, passes):
+    """With the settings of the run; rows without padding stay in their order."""
+    from swift.pipelines import SwiftSft
+
+    data = tiny_amt(tmp_path / "amt")
+    for key, value in {"AMT_DATA": data, "AMT_MEDIA": data, "AMT_MIXTURES": data / "mixtures.yaml"}.items():
+        monkeypatch.setenv(key, str(value))
+    monkeypatch.setenv("VIDEO_SEGMENTS", "2")
+    monkeypatch.setenv("SWIFT_CONFIG_FILE", "")
+    steps = []
+    monkeypatch.setattr(shares, "cut", lambda *given: steps.append(given[1:]) or cut(*given))
+    free = passes is None
+    folder = tiny_checkpoint(tmp_path / "model", "phi3") if free else tiny_backbone(tmp_path / "model", "qwen2.5-vl")
+    config = CONFIGS / ("emoverse-4b" if free else "qwen2.5-vl") / "stage1.yaml"
+    flags = [*CPU, "--max_steps", 1, "--per_device_train_batch_size", 2, "--gradient_accumulation_steps", 2, *more]
+    SwiftSft(swift(config, "--model", folder, "--output_dir", tmp_path / "out", *flags)).main()
+    if free:
+        assert not steps
+    else:
+        lengths, processes, size = steps[0]
+        assert (len(lengths), processes, size) == (2 * passes, 1, 2) and len(set(lengths)) > 1
 
 
 @pytest.mark.parametrize("said", ["gpu", "0", "-1", "2.5"])

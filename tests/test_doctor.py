@@ -4,7 +4,10 @@ import contextlib
 import csv
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import av
@@ -328,11 +331,35 @@ def test_annotations_that_the_reader_refuses_are_a_finding_and_the_rest_is_exami
         (("--ecf", ROOT / "configs"), "is not an ECF 2.0 folder"),
         (("--mosei", ROOT / "configs"), "is not a MOSEI folder"),
         (("--meld", ROOT / "configs", "--jobs", "0"), "--jobs is 1 or more"),
+        (("--meld", ROOT / "configs", "--jobs", "-2"), "--jobs is 1 or more"),
     ],
 )
 def test_a_folder_without_the_dataset_is_refused(arguments, reason):
     with pytest.raises(InputError, match=reason):
         examine(*arguments)
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_finds_the_same(tmp_path):
+    """As one process here, of a folder that is not that of the cluster."""
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    generate(tmp_path / "raw", seed=5, size="tiny")
+    plant(tmp_path / "raw")
+    command = [sys.executable, "-m", "data_prep.doctor", "--meld", "raw/meld", "--media", "--report"]
+    node = {"num_cpus": 1, "object_store_memory": 100_000_000}
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
+    try:
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_ADDRESS": cluster.address}
+        run = [*command, "ray", "--backend", "ray"]
+        done = subprocess.run(run, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    finally:
+        cluster.shutdown()
+    assert done.returncode == 1, done.stderr
+    here = subprocess.run([*command, "here", "--jobs", "1"], env=environment, capture_output=True, cwd=tmp_path)
+    assert here.returncode == 1, here.stderr
+    found = [json.loads((tmp_path / name / "doctor.json").read_text(encoding="utf-8")) for name in ("ray", "here")]
+    assert all(report.pop("seconds")["clips"] > 0 and len(report["clips"]) > 2 for report in found)
+    assert found[0] == found[1] and {"broken_clip", "black_clip"} <= {one["kind"] for one in found[0]["findings"]}
 
 
 # A part of a published dataset, or own data
@@ -415,6 +442,10 @@ def test_a_dataset_of_a_plug_in_is_examined(tmp_path, monkeypatch):
         "duplicate_text": 4, "hum": 2,
     }  # fmt: skip
     assert "there is a hum" in output and "TALKS" in (tmp_path / "doctor.html").read_text(encoding="utf-8")
+
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(InputError, match="no Ray cluster to use"):
+        examine("--talks", tmp_path, "--media", "--backend", "ray")
 
 
 # The published annotations

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -130,6 +131,81 @@ def test_rows_over_max_length_are_counted_and_give_status_one(made, model, capsy
     assert doctor(made, model, "--stage", "stage2", "--", "--max_length", "400") == 1
     over = int(capsys.readouterr().out.split(" rows over max_length 400")[0].rsplit(" ", 1)[-1])
     assert 1 <= over < 6
+
+
+@pytest.fixture
+def measured(monkeypatch, tmp_path):
+    """How often a row was measured, with a cache."""
+    monkeypatch.setenv("AMT_CACHE", str(tmp_path / "cache"))
+    one, count = Meter._one, []
+    monkeypatch.setattr(Meter, "_one", lambda self, row, root: count.append(row["id"]) or one(self, row, root))
+    return count
+
+
+def kept(tmp_path):
+    return [*(tmp_path / "cache" / "lengths").iterdir()]
+
+
+@pytest.mark.swift
+def test_a_row_is_measured_once(made, model, tmp_path, monkeypatch, measured, capsys):
+    """A second plan measures nothing and says the same, but for rows that have changed."""
+    assert doctor(made, model, "--report", tmp_path / "first") == 0
+    first = capsys.readouterr().out
+    assert len(measured) == 18 and len(kept(tmp_path)) == 1
+    assert doctor(made, model, "--report", tmp_path / "second") == 0
+    assert capsys.readouterr().out == first and len(measured) == 18
+    reports = [(tmp_path / name / "lengths.json").read_text() for name in ("first", "second")]
+    monkeypatch.delenv("AMT_CACHE")
+    assert doctor(made, model, "--report", tmp_path / "third") == 0
+    assert reports == [(tmp_path / "third" / "lengths.json").read_text()] * 2
+
+    monkeypatch.setenv("AMT_CACHE", str(tmp_path / "cache"))
+    row = {"id": "a", "query": "How do they feel? ", "response": "Negative, because the words say so."}
+    meter = Meter(model, read_settings(made / "config", "stage1", []))
+    del measured[:]
+    lengths = meter.measure([row, row | {"videos": ["clip.mp4"]}, row | {"response": "Positive!"}], made)
+    assert len(measured) == 1, "the first two stand in ecf.ecpe and meld.mer"
+    assert lengths.visual.tolist() == [0, lengths.visual[1], 0] and lengths.visual[1] > 0
+    assert [json.loads(path.read_text().split("\n")[1]) for path in kept(tmp_path)] == [
+        json.loads(json.dumps(meter.known.rows))
+    ]
+
+
+@pytest.mark.swift
+@pytest.mark.parametrize("change", ["tokenizer", "system", "segments", "pieces", "broken", "cut", "another number"])
+def test_what_decides_lengths_has_them_measured_anew(made, model, tmp_path, monkeypatch, measured, change):
+    rows = [json.loads(line) for line in (made / "amt" / "meld.mer.train.jsonl").read_text().splitlines()]
+    settings = read_settings(made / "config", "stage1", [])
+    expected = Meter(model, settings).measure(rows, made).total.tolist()
+    del measured[:]
+    if change == "tokenizer":
+        model = shutil.copytree(model, tmp_path / "model")
+        path = model / "tokenizer_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"note": "another"}))
+    elif change == "system":
+        settings["system"] = "You look at faces. " * 3
+    elif change in ("segments", "pieces"):
+        monkeypatch.setenv(*{"segments": ("VIDEO_SEGMENTS", "2"), "pieces": ("CHAT_TOKENS", "pieces")}[change])
+    else:
+        (file,) = kept(tmp_path)
+        text = file.read_text()
+        body = {"broken": "{", "cut": text[: len(text) // 2], "another number": text.replace("[", "[9", 1)}[change]
+        file.write_text(body)
+    lengths = Meter(model, settings).measure(rows, made).total.tolist()
+    assert len(measured) == len(rows)
+    assert (lengths == expected) == (change not in ("system", "segments", "pieces")) or change == "pieces"
+    assert len(kept(tmp_path)) == (1 if change in ("broken", "cut", "another number") else 2)
+    Meter(model, settings).measure(rows, made)
+    assert len(measured) == len(rows), "and kept"
+
+
+@pytest.mark.swift
+def test_lengths_that_hang_on_the_size_of_pictures_are_not_kept(made, model, tmp_path, monkeypatch, measured):
+    monkeypatch.setenv("MAX_NUM", "4")
+    assert Meter(model, read_settings(made / "config", "stage1", [])).known is None
+    monkeypatch.delenv("MAX_NUM")
+    (tmp_path / "cache").write_text("a file")  # nor where nothing can be written, and nobody is told
+    assert doctor(made, model) == 0 and len(measured) == 18
 
 
 @pytest.mark.parametrize(

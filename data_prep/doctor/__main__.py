@@ -1,6 +1,7 @@
 """Dataset doctor: what in the raw data would silently change results, before anything is trained on it.
 
     python -m data_prep.doctor --meld DIR --ecf DIR --mosei DIR [--media --jobs N] [--report OUT]
+    … --backend ray          # on the Ray cluster that RAY_ADDRESS (or this machine) names, clips on a shared disk
     python -m data_prep.doctor --data configs/datasets/mine.yaml …
     python -m data_prep.doctor --tokens MODEL --data AMT_DIR [--config configs/emoverse-4b]
 
@@ -51,9 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"give at least one of {', '.join(f'--{name}' for name in published())}, --data FILE, "
             "or --tokens MODEL --data DIR"
         )
-    if options.jobs < 1:
-        raise InputError("--jobs is 1 or more")
-    result = examine(folders, options.media, options.jobs)
+    if options.jobs < -1 or options.jobs == 0:
+        raise InputError("--jobs is 1 or more (-1: all cores)")
+    result = examine(folders, options.media, options.jobs, options.backend)
     print(table(result))
     if options.report:
         from data_prep.doctor.page import write_page

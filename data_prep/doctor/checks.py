@@ -10,13 +10,16 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
+
+import joblib
 
 from data_prep.doctor import leakage
 from data_prep.doctor.clips import SILENT, ClipFacts, inspect
 from data_prep.doctor.findings import Examination
+from data_prep.jobs import Workers, workers
 from data_prep.readers import READERS, SPLITS, tasks_of
 from data_prep.readers.media import SUFFIXES, ClipFinder
 from data_prep.readers.sample import Fault, Sample, SplitAbsent
@@ -28,8 +31,11 @@ TELLING = 6  # words; a shorter text is repeated by chance
 EXAMPLES = 12  # lines of a leak that are shown side by side
 
 
-def examine(folders: Mapping[str, Path], media: bool = False, jobs: int = 1) -> Examination:
-    """Check the datasets in `folders` (key of READERS → folder); `InputError` for a folder that holds no dataset."""
+def examine(folders: Mapping[str, Path], media: bool = False, jobs: int = 1, backend: str = "loky") -> Examination:
+    """Check the datasets in `folders` (key of READERS → folder); `InputError` for a folder that holds no dataset.
+
+    media: look into the clips, with `jobs` processes of the backend (`data_prep.jobs`).
+    """
     result = Examination()
     started = time.monotonic()
     samples: dict[tuple[str, str], list[Sample]] = {}
@@ -47,9 +53,13 @@ def examine(folders: Mapping[str, Path], media: bool = False, jobs: int = 1) -> 
     result.seconds["leakage"] = time.monotonic() - started
     if media:
         started = time.monotonic()
-        for dataset, folder in folders.items():
-            groups = {split: group for (name, split), group in samples.items() if name == dataset}
-            _check_clips(dataset, folder, groups, jobs, result)
+        try:
+            with workers(jobs, backend) as parallel:
+                for dataset, folder in folders.items():
+                    groups = {split: group for (name, split), group in samples.items() if name == dataset}
+                    _check_clips(dataset, folder, groups, parallel, result)
+        except BrokenProcessPool:
+            raise InputError("a process that looks into clips was killed (out of memory?): fewer --jobs") from None
         result.seconds["clips"] = time.monotonic() - started
     return result
 
@@ -230,7 +240,9 @@ def _side_by_side(links: Sequence[leakage.Link], left: Sequence[Sample], right: 
     return [{"left": link.left, "right": link.right, "lines": [said[link.left], said[link.right]]} for link in shown]
 
 
-def _check_clips(dataset: str, root: Path, groups: Mapping[str, list[Sample]], jobs: int, result: Examination) -> None:
+def _check_clips(
+    dataset: str, root: Path, groups: Mapping[str, list[Sample]], parallel: Workers, result: Examination
+) -> None:
     """Inspect every annotated clip, and find clips without annotations."""
     annotated: set[str] = set()
     find = ClipFinder(root).find
@@ -242,10 +254,9 @@ def _check_clips(dataset: str, root: Path, groups: Mapping[str, list[Sample]], j
             result.add("no_clips", f"{dataset}/{split}", detail)
             continue
         lengths = _part(dataset, "durations", lambda root, split: {})(root, split)
-        with ThreadPoolExecutor(jobs) as pool:  # FFmpeg works outside the interpreter lock
-            paths = [root / video for video in clips.values()]
-            looks = pool.map(inspect, paths, [lengths.get(clip) for clip in clips])
-            facts = list(progress(looks, desc=f"clips of {dataset} {split}", unit="clip", total=len(paths)))
+        look, here = joblib.delayed(inspect), root.absolute()  # a process of a cluster starts in another folder
+        with progress(total=len(clips), desc=f"clips of {dataset} {split}", unit="clip") as parallel.bar:
+            facts = parallel(look(here / video, lengths.get(clip)) for clip, video in clips.items())
         result.clips[f"{dataset}:{split}"] = len(facts)
         _report_clips(f"{dataset}/{split}", root, clips, facts, result)
     folders = {root if len(parts := Path(video).parts) == 1 else root / parts[0] for video in annotated}

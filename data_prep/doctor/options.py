@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,8 @@ class Options:
     """What a user may choose; with the folder of every published dataset, see `main`."""
 
     media: bool = option(False, help="look into every clip")
-    jobs: int = option(os.cpu_count() or 1, metavar="N", help="threads that look into clips")
+    jobs: int = option(-1, metavar="N", help="processes that look into clips (all cores)")
+    backend: str = option("loky", choices=("loky", "ray"), help="this machine, or an existing Ray cluster")
     report: Path | None = option(None, metavar="DIR", help="write doctor.json and doctor.html there")
     tokens: Path | None = option(None, metavar="MODEL", group=LENGTHS, help="folder of the base model")
     data: tuple[str, ...] = option(
