@@ -17,7 +17,7 @@ def make_examples(folder: Path, seed: int = 1) -> list[list[str]]:
     rng, made = random.Random(seed), []
     for emotion, polarity in EMOTIONS.items():
         clip = random_clip(rng, "examples", f"{emotion}.mp4", emotion, emotion, 1, facs()[0])
-        write_clip(folder, clip)
+        write_clip(folder, False, clip)
         table = folder / "examples" / "openface" / f"{emotion}.csv"
         made.append([str(folder / "examples" / clip.path), sentence(rng, emotion, polarity, True), str(table)])
     return made

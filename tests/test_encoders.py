@@ -368,7 +368,7 @@ def test_bad_options(models, media, tmp_path, name, model, flags, said):
 @pytest.mark.parametrize(
     "file, text, status, said",
     [
-        ("rows.jsonl", '{"audios": "s0.wav"}', 2, "rows.jsonl:1: audios is not a list of paths"),
+        ("rows.jsonl", '{"audios": "s0.wav"}', 2, "rows.jsonl:1: audios is not a list"),
         ("rows.jsonl", '{"audios": [7]}', 2, "rows.jsonl:1: audios is not a list of paths"),
         ("rows.jsonl", "[]", 2, "rows.jsonl:1: holds a list where a JSON object is expected"),
         ("rows.jsonl", "", 2, "none of 0 rows names a file that hubert could read"),
