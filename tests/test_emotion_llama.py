@@ -433,6 +433,12 @@ def test_both_stages_train_from_the_converted_state_and_go_back(tmp_path):
     swift("infer", ROOT / "configs/emotion-llama/infer.yaml", *flags, cwd=tmp_path, **world)
     answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     assert len(answers) == 6 and {row["channel"] for row in answers} == {"merr.mer"}
+    told = ["--adapters", tmp_path / "start", "--merge_lora", "true", "--output_dir", tmp_path / "merged"]
+    swift("export", *told, "--external_plugins", PLUGIN, cwd=tmp_path)  # it knows its base and what that is
+    merged, own = (load_file(tmp_path / name / "model.safetensors") for name in ("merged", "base"))
+    start = load_file(tmp_path / "start/adapter_model.safetensors")
+    assert merged.keys() == own.keys()
+    assert (merged["llama_proj.weight"] == start["base_model.model.llama_proj.weight"]).all()
     converted("pth", "--adapter", before, "--out", tmp_path / "ours.pth")
     state = torch.load(tmp_path / "ours.pth", weights_only=True)["model"]
     converted("adapter", "--checkpoint", tmp_path / "ours.pth", "--base", base, "--out", tmp_path / "again")

@@ -18,6 +18,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from swift_plugins import TRAINING, need
@@ -240,7 +241,7 @@ def adapter(options: Options) -> None:
         save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         write_json(folder / "adapter_config.json", peft)
         told = {"model": peft["base_model_name_or_path"], "model_type": "emotion_llama", "template": "emotion_llama"}
-        write_json(folder / "args.json", told | {"tuner_type": "lora"})
+        write_json(folder / "args.json", told | {"tuner_type": "lora", "swift_version": version("ms-swift")})
     print(
         f"{len(found)} tensors, LoRA of rank {rank}, alpha {peft['lora_alpha']:g}; {ignored} of the unused classifier "
         f"ignored; {len(added)} of projections that the file lacks are the base's"

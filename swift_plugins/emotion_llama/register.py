@@ -48,6 +48,7 @@ def register() -> None:
             [],
             EmotionLlamaLoader,
             template="emotion_llama",
+            architectures=["EmotionLlama"],
             model_arch="emotion_llama",
             is_multimodal=True,
         ),
