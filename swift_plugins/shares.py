@@ -34,9 +34,7 @@ def deal(rows: Sequence[int], lengths: Sequence[int], processes: int, size: int)
 def cut(rows: Sequence[int], lengths: Sequence[int], processes: int, size: int) -> list[list[list[int]]]:
     """Passes of like length, each the rows of each process, at most `size`, in their order; the longest pass first.
 
-    They are padded as little as can be.
-
-    The pass that is not whole, if one is, comes where it saves most.
+    They are padded as little as can be: the pass that is not whole, if one is, comes where it saves most.
     """
     order = sorted(range(len(rows)), key=lambda place: -lengths[place])
     whole = processes * size
