@@ -32,9 +32,9 @@ def deal(rows: Sequence[int], lengths: Sequence[int], processes: int, size: int)
 
 
 def cut(rows: Sequence[int], lengths: Sequence[int], processes: int, size: int) -> list[list[list[int]]]:
-    """Passes of like length, each the rows of each process, at most `size`; longest first, padded as little as can be.
+    """Passes of like length, each the rows of each process, at most `size`, in their order; the longest pass first.
 
-    The pass that is not whole, if one is, comes where it saves most.
+    They are padded as little as can be: the pass that is not whole, if one is, comes where it saves most.
     """
     order = sorted(range(len(rows)), key=lambda place: -lengths[place])
     whole = processes * size
@@ -45,7 +45,7 @@ def cut(rows: Sequence[int], lengths: Sequence[int], processes: int, size: int) 
         passes = [order[first:last] for first, last in pairwise(ends) if last > first]
         cuts.append([_split(places, processes) for places in passes])
     best = min(cuts, key=lambda passes: sum(len(share) * lengths[share[0]] for shares in passes for share in shares))
-    return [[[rows[place] for place in share] for share in shares] for shares in best]
+    return [[[rows[place] for place in sorted(share)] for share in shares] for shares in best]
 
 
 def _split(places: list[int], processes: int) -> list[list[int]]:

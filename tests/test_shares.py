@@ -110,6 +110,7 @@ def test_passes_of_padded_batches_hold_rows_of_like_length(lengths, size, proces
         ([9, 1, 1, 1], 1, 3, [[[0]], [[1, 2, 3]]]),
         ([9, 1, 9, 1], 2, 1, [[[0], [2]], [[1], [3]]]),  # no process waits for another's clip
         ([9, 1, 9, 1], 2, 2, [[[0, 2], [1, 3]]]),
+        ([1, 9, 5], 1, 4, [[[0, 1, 2]]]),  # in their order: a step of one pass stays what it was to the last bit
     ],
 )
 def test_passes(lengths, processes, size, expected):
