@@ -15,7 +15,7 @@ source "$SCRIPTS/steps.sh"
 
 generate() {
     rm -rf "$OUTPUT/raw.part" "$OUTPUT"/.raw.part.* # of a kill
-    python -m data_prep.demo --out "$OUTPUT/raw.part" --sound
+    python -m data_prep.demo --out "$OUTPUT/raw.part" --size sentences --sound
     mv "$OUTPUT/raw.part" "$OUTPUT/raw"
 }
 faces() {
@@ -43,12 +43,12 @@ hear() {
     python -m data_prep.features --encoder hubert --model "$OUTPUT/files/hubert" --rows "$DATA" --out "$features"
     touch "$features/complete"
 }
-# Where the sound's features are, and where what was trained with them goes; without them the model gets zeros.
+# stage sound|silence COMMAND…: into a folder of its own; in silence the model gets zeros, in training and in answering.
 stage() {
-    local with="$1"
+    local with="$1" heard=
     shift
-    if [ "$with" = sound ]; then export AMT_FEATURES="$features"; fi
-    OUTPUT="$OUTPUT/$with" OUTPUT_HELD= "$@"
+    [ "$with" != sound ] || heard="$features"
+    AMT_FEATURES="$heard" OUTPUT="$OUTPUT/$with" OUTPUT_HELD='' "$@"
 }
 answer() {
     STAGE="$1" bash "$SCRIPTS/test.sh"

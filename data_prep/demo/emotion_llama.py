@@ -108,9 +108,7 @@ def llama(folder: Path, words: PreTrainedTokenizerFast, seed: int = 0, **sizes: 
     """Save a Llama that knows nothing, and its tokenizer. sizes: settings of LlamaConfig."""
     sizes = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "initializer_range": 0.2} | sizes
     ids = {"bos_token_id": 1, "eos_token_id": 2}
-    config = LlamaConfig(
-        num_attention_heads=4, vocab_size=len(words), max_position_embeddings=4096, **ids, **sizes
-    )
+    config = LlamaConfig(num_attention_heads=4, vocab_size=len(words), max_position_embeddings=4096, **ids, **sizes)
     torch.manual_seed(seed)
     LlamaForCausalLM(config).save_pretrained(folder)
     words.save_pretrained(folder)
