@@ -8,17 +8,16 @@ import torch
 from transformers import (
     Blip2VisionConfig,
     Blip2VisionModel,
-    HubertConfig,
-    HubertModel,
     VideoMAEConfig,
     VideoMAEModel,
     ViTMAEConfig,
     ViTMAEModel,
-    Wav2Vec2FeatureExtractor,
     WhisperConfig,
     WhisperFeatureExtractor,
     WhisperModel,
 )
+
+from data_prep.demo.emotion_llama import hubert
 
 WIDTH, SIDE = 32, 32
 COMMON = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -29,10 +28,8 @@ def tiny_encoder(name: str, folder: Path, seed: int = 0) -> Path:
     """A model of that encoder from a seed, and its preprocessing where the published ones have it."""
     torch.manual_seed(seed)
     if name == "hubert":
-        convolutions = {"conv_dim": [16] * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
-        layer = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "initializer_range": 0.2}
-        model = HubertModel(HubertConfig(**COMMON, **convolutions, **layer))
-        Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(folder)
+        hubert(folder, seed, WIDTH)
+        return folder
     elif name == "whisper":
         heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_layers": 2, "decoder_layers": 1}
         sizes = {"d_model": WIDTH, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "vocab_size": 100}

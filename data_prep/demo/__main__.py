@@ -1,6 +1,6 @@
 """Generate a synthetic dataset: MELD, CMU-MOSEI and ECF as they are downloaded, with drawn faces and made-up words.
 
-    python -m data_prep.demo --out DIR [--seed N] [--size small|tiny] [--leak] [--sound]
+    python -m data_prep.demo --out DIR [--seed N] [--size small|sentences|tiny] [--leak] [--sound]
 
 writes DIR/meld, DIR/mosei and DIR/ecf, each with annotations, h264 clips and, under openface/, one Action Unit table
 per clip in OpenFace 2.2's format holding the true values; DIR/mosei/eri.jsonl with clues and reasons; and
@@ -29,7 +29,11 @@ class Options:
 
     out: Path = option(help="a new folder")
     seed: int = option(0, help="another seed gives other people, words and dialogues (0)", metavar="N")
-    size: str = option("small", choices=sorted(SIZES), help="small: what the demo trains on; tiny: for tests (small)")
+    size: str = option(
+        "small",
+        choices=sorted(SIZES),
+        help="small: what the demo trains on; sentences: hardly a dialogue; tiny: for tests (small)",
+    )
     leak: bool = option(False, help="plant a dialogue of MELD's test split in ECF's training split, for the doctor")
     sound: bool = option(False, help="clips with a sound track: tones whose pitch and pace follow the emotion")
 

@@ -55,6 +55,11 @@ SIZES = {
         "meld": {"train": 80, "dev": 8, "test": 24},
         "ecf": {"train": 90, "test": 28},
     },
+    "sentences": {
+        "mosei": {"train": 640, "valid": 6, "test": 240},
+        "meld": {"train": 5, "dev": 2, "test": 3},
+        "ecf": {"train": 6, "test": 3},
+    },
     "tiny": {
         "mosei": {"train": 24, "valid": 6, "test": 12},
         "meld": {"train": 5, "dev": 2, "test": 3},

@@ -2,6 +2,7 @@
 
 python -m data_prep.demo.summary OUTPUT             # the folder of shell/demo.sh: stage{1,2}.test.scores.json
 python -m data_prep.demo.summary OUTPUT --leaks     # the leaks that the doctor found there
+python -m data_prep.demo.summary OUTPUT --hearing   # the folder of shell/emotion_llama_demo.sh: with sound and without
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Options:
 
     output: Path = option(positional=True, metavar="OUTPUT", help="where shell/demo.sh wrote")
     leaks: bool = option(False, help="the doctor's leaks instead of the scores")
+    hearing: bool = option(False, help="the emotions that Emotion-LLaMA names with sound and without")
 
 
 def table(first: dict, second: dict) -> list[str]:
@@ -45,6 +47,29 @@ def table(first: dict, second: dict) -> list[str]:
     return said
 
 
+HEARD = "mer2023.mer"
+
+
+def hearing(output: Path) -> list[str]:
+    """The lines of accuracy with sound, without, and what the sound brings, in per cent and points."""
+    values: dict[str, list[float]] = {}
+    for kind in ("sound", "silence"):
+        for number in (1, 2):
+            path = output / kind / f"stage{number}.test.scores.json"
+            found = read_json(path)
+            if not isinstance(found, dict) or HEARD not in found:
+                raise InputError(f"holds no scores of {HEARD}", path)
+            block = found[HEARD]
+            values.setdefault(kind, []).append(100 * flatten(block["strict"])["accuracy"])
+            known = 100 * max(flatten(one)["accuracy"] for one in block["baselines"].values())
+    values = {"with sound": values["sound"], "without": values["silence"]}
+    values["difference"] = [one - other for one, other in zip(*values.values(), strict=True)]
+    said = [f"{'':<12}{'stage 1':>8}{'stage 2':>9}{'majority':>10}"]
+    for name, (first, second) in values.items():
+        said.append(f"{name:<12}{first:8.1f}{second:9.1f}" + (f"{known:10.1f}" if name != "difference" else ""))
+    return said
+
+
 def main() -> int:
     """Print the table."""
     options = parse(Options, __doc__, prog="python -m data_prep.demo.summary")
@@ -54,6 +79,9 @@ def main() -> int:
         for finding in found["findings"] if isinstance(found, dict) else ():
             if finding["kind"] == "leak":
                 print(f"   found: {finding['where']}: {finding['detail']}")
+        return 0
+    if options.hearing:
+        print("\n".join(hearing(output)))
         return 0
     blocks = [read_json(output / f"stage{number}.test.scores.json") for number in (1, 2)]
     for number, found in enumerate(blocks, 1):
