@@ -98,6 +98,7 @@ RUN_BY = {
     "swift infer configs/emotion-llama/infer.yaml": STAGES,
     "CONFIG=emotion-llama": STAGES,
     "AMT_FEATURES=features CONFIG=emotion-llama": HEARD,
+    "bash shell/emotion_llama_demo.sh": "test_emotion_llama_demo.py, piece by piece: it takes a quarter of an hour",
     "python -m data_prep.peak_frame": "test_peak_frame.py::test_command_writes_the_picture_and_the_plot",
     "python -m data_prep.fer … --plot": "test_fer.py::test_a_run_is_not_mixed_with_another",
     "python -m data_prep.features": "test_features.py::test_killed_and_run_again",
