@@ -38,6 +38,12 @@ def row_starts(position_ids: torch.Tensor) -> torch.Tensor:
     return mask
 
 
+def packed_mask(template, model: torch.nn.Module, inputs: dict) -> dict[str, torch.Tensor]:
+    """The mask of a batch whose rows lie end to end, as an input of the model; {} for any other batch."""
+    packed = template.padding_free and model.config.text_config._attn_implementation == NAME
+    return {"attention_mask": row_starts(inputs["position_ids"])} if packed else {}
+
+
 def _rows(mask: torch.Tensor) -> list[tuple[int, int]]:
     """Where the rows of a packed batch begin and end; a copy of the mask on another GPU has lost the attribute."""
     return [*pairwise(getattr(mask, "ends", None) or mask.flatten().tolist())]

@@ -335,10 +335,7 @@ class EmoverseTemplate(Deaf, ChannelOfEveryRow, Template):
             side = self.image_processor.size["height"]
             image = features(torch.zeros((1, 3, side, side), device=embeds.device, dtype=embeds.dtype)).pooler_output
             embeds = embeds + image.mean() * 0.0
-        packed = self.padding_free and model.config.text_config._attn_implementation == packing.NAME
-        return {"inputs_embeds": embeds} | (
-            {"attention_mask": packing.row_starts(inputs["position_ids"])} if packed else {}
-        )
+        return {"inputs_embeds": embeds} | packing.packed_mask(self, model, inputs)
 
 
 def about_tokens(template: Template, row: dict) -> int:

@@ -154,10 +154,7 @@ class EmotionLlamaTemplate(ChannelOfEveryRow, Template):
             device = embeds.device
             media = model.media(pixels.to(device), [stream.to(device) for stream in prepared]).to(embeds.dtype)
             embeds = embeds.masked_scatter(places[..., None].expand_as(embeds), media)
-        packed = self.padding_free and model.config.text_config._attn_implementation == packing.NAME
-        return {"inputs_embeds": embeds} | (
-            {"attention_mask": packing.row_starts(inputs["position_ids"])} if packed else {}
-        )
+        return {"inputs_embeds": embeds} | packing.packed_mask(self, model, inputs)
 
 
 def _folder(name: str) -> Path | None:
