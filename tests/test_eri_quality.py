@@ -13,6 +13,7 @@ from data_prep.eri.config import load
 
 CONFIG = load()
 RULES = CONFIG.quality
+HAPPY = {"emotion": ("happy",)}
 PROMPT = CONFIG.reason.system + "\n" + CONFIG.reason.user
 
 
@@ -59,13 +60,13 @@ PROMPT = CONFIG.reason.system + "\n" + CONFIG.reason.user
     ],
 )
 def test_quality_of_reasons(rule, label, text):
-    found = eri_quality.check("reason", text, "stop", PROMPT, label, RULES)
+    found = eri_quality.check("reason", text, "stop", PROMPT, {"emotion": (label,)}, RULES)
     assert (found and found[0]) == rule, found
 
 
 def test_an_answer_that_was_cut_off_is_too_long():
     text = "She is happy because she finally got the job that she wanted for so many"
-    assert eri_quality.check("reason", text, "length", PROMPT, "happy", RULES) == ("too_long", "cut off at max_tokens")
+    assert eri_quality.check("reason", text, "length", PROMPT, HAPPY, RULES) == ("too_long", "cut off at max_tokens")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_clues_with_a_part_missing_are_malformed(text):
 def test_no_text_breaks_the_rules(text):
     eri_quality.parse_clues(text)
     for kind in ("clues", "reason"):
-        found = eri_quality.check(kind, text, "stop", PROMPT, "happy", RULES)
+        found = eri_quality.check(kind, text, "stop", PROMPT, HAPPY, RULES)
         assert found is None or (found[0] in eri_quality.RULES and "\n" not in found[1])
 
 
@@ -136,7 +137,7 @@ def test_reading_takes_time_in_proportion_to_the_text(unit):
         text = "Character: " + unit * (length // len(unit))
         started = time.process_time()
         eri_quality.parse_clues(text)
-        eri_quality.contradiction(text, "sadness", RULES.emotions)
+        eri_quality.contradiction(text, ("sadness",), RULES.emotions)
         return time.process_time() - started
 
     seconds(1_000)
@@ -146,5 +147,5 @@ def test_reading_takes_time_in_proportion_to_the_text(unit):
 def test_a_very_long_answer_breaks_a_rule_and_is_not_read():
     text = "It is a word. " * 10**6
     started = time.process_time()
-    found = eri_quality.check("reason", text, "stop", PROMPT, "happy", RULES)
+    found = eri_quality.check("reason", text, "stop", PROMPT, HAPPY, RULES)
     assert found == ("too_long", "14000000 characters, more than 20000") and time.process_time() - started < 1

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from swift_plugins.files import CONFIGS, Config, InputError, read_config
+from swift_plugins.files import CONFIGS, Config, read_config
 
 CONFIG = CONFIGS / "eri.yaml"
-Pass = Literal["clues", "tone", "reason"]
-PASSES: tuple[Pass, ...] = ("clues", "tone", "reason")  # tone: only where a run names a model for it
+MERGER = "reason"  # the last question of either form, about what the others answered
+Media = Literal["pictures", "sound"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
-_TOLD = frozenset(("transcript", "label", "expression"))  # of every clip
-_FIELDS = {"clues": _TOLD, "tone": _TOLD, "reason": _TOLD | {"character", "scene", "heard"}}
+_LABELS = frozenset(("label", "labels"))
+_TOLD = _LABELS | {"transcript", "expression", "aus"}  # of every clip
+_PAIR = ("clues", "tone", MERGER)
+# Fields, keys of a record and columns of the review's sheet, which no agent can be called like.
+_TAKEN = _TOLD | {"clues", "tone", "heard", "character", "scene", "id", "decision", "rejected", "media"}
 
 
 class Pictures(Config):
@@ -44,6 +48,41 @@ class Tone(Chat):
     heard: str
 
 
+class Agent(Chat):
+    """The prompt of one of `agents`. takes: what its model is shown of a clip; the merger is shown nothing.
+    seconds: of sound, at most, from the beginning. told: how {<name>} of the merger's prompt tells its accepted answer,
+    {<name>} again; where a clip has none, {<name>} is nothing."""
+
+    takes: Media | None = None
+    seconds: PositiveFloat = 30.0
+    told: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A question about each clip. name: in records, reports and `about` of the journal; server: what options, keys and
+    the journal call its model; takes: what the model is shown, at most `seconds` of sound; field: what the merger's
+    prompt calls the answer, as `told` tells it ("": an answer of two lines, the fields {character} and {scene})."""
+
+    name: str
+    server: str
+    chat: Chat
+    takes: Media | None = None
+    seconds: float = 0.0
+    field: str = ""
+    told: str = ""
+
+    @property
+    def knows_label(self) -> bool:
+        """Whether the model is told the label: only then can its answer contradict it."""
+        return any(_used(text) & _LABELS for text in (self.chat.system, self.chat.user))
+
+
+def _used(text: str) -> set[str]:
+    """The fields of a text; ValueError for a brace without its other half."""
+    return {name for _, name, _, _ in Formatter().parse(text) if name is not None}
+
+
 class Language(Config):
     """When a text is not English: letters of other scripts, or few of the words that English cannot do without."""
 
@@ -67,22 +106,16 @@ class NearDuplicate(Config):
 
 
 class Quality(Config):
-    """The rules, see `data_prep.eri.quality`; `words` is [fewest, most] per pass."""
+    """The rules, see `data_prep.eri.quality`; `words` is [fewest, most] per pass or agent."""
 
     most_characters: PositiveInt
-    words: dict[Pass, Annotated[list[int], Field(min_length=2, max_length=2)]]
+    words: dict[str, Annotated[list[int], Field(min_length=2, max_length=2)]]
     refusal: list[str]
     language: Language
     prompt_copy: PromptCopy
     near_duplicate: NearDuplicate
     emotions: dict[str, list[str]]
-
-    @field_validator("words")
-    @classmethod
-    def _both_passes(cls, words: dict) -> dict:
-        if missing := [kind for kind in PASSES if kind not in words and kind != "tone"]:
-            raise ValueError(f"missing key {missing[0]}")
-        return words
+    sentiments: dict[str, list[str]] = {}
 
     @field_validator("refusal")
     @classmethod
@@ -113,36 +146,70 @@ class EriConfig(Config):
     clues: Chat
     tone: Tone | None = None
     reason: Chat
+    agents: dict[str, Agent] = {}
     prices: dict[str, Price]
     quality: Quality
 
-    def chat(self, kind: Pass) -> Chat:
-        """The prompt of a pass; `InputError` where the file has none for the tone."""
-        chat = {"clues": self.clues, "tone": self.tone, "reason": self.reason}[kind]
-        if chat is None:
-            raise InputError("has no prompt for the tone (tone, quality.words.tone)")
-        return chat
+    def passes(self, agents: bool) -> tuple[Pass, ...]:
+        """The questions about a clip, the merger's last: those of `agents`, or clues, tone and reason."""
+        if agents:
+            listed = sorted(self.agents.items(), key=lambda item: item[0] == MERGER)
+            return tuple(
+                Pass(name, name, agent, agent.takes, agent.seconds, name, agent.told) for name, agent in listed
+            )
+        clues, reason = Pass("clues", "clue", self.clues, "pictures"), Pass(MERGER, MERGER, self.reason)
+        if self.tone is None:
+            return clues, reason
+        tone = self.tone
+        return clues, Pass("tone", "tone", tone, "sound", tone.seconds, "heard", tone.heard), reason
+
+    @field_validator("agents")
+    @classmethod
+    def _agents_fit(cls, agents: dict[str, Agent]) -> dict[str, Agent]:
+        if not agents:
+            return agents
+        for name, agent in agents.items():
+            if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", name) or name in _TAKEN:
+                raise ValueError(f"{name!r} cannot be the name of an agent: lower-case letters, and no field's name")
+            if name == MERGER and (agent.takes or agent.told):
+                raise ValueError(f"{name} merges what the others answer: it has neither takes nor told")
+            if name != MERGER and not (agent.takes and agent.told):
+                raise ValueError(f"{name}: missing key {'told' if agent.takes else 'takes'}")
+        if MERGER not in agents:
+            raise ValueError(f"missing key {MERGER}, the agent that merges what the others answer")
+        if all(agent.takes != "pictures" for agent in agents.values()):
+            raise ValueError("none takes pictures")
+        return agents
 
     @model_validator(mode="after")
-    def _known_fields(self) -> EriConfig:
-        if self.tone and "tone" not in self.quality.words:
-            raise ValueError("quality.words: missing key tone")
-        texts = {
-            (f"{kind}.{part}", _FIELDS[kind]): getattr(chat, part)
-            for kind in PASSES
-            if (chat := getattr(self, kind))
-            for part in ("system", "user")
-        }
-        if self.tone:
-            texts["tone.heard", frozenset({"tone"})] = self.tone.heard
-        for (where, fields), text in texts.items():
-            try:
-                used = {name for _, name, _, _ in Formatter().parse(text) if name is not None}
-            except ValueError as error:
-                raise ValueError(f"{where}: {error}") from None
-            if unknown := used - fields:
-                raise ValueError(f"{where}: no field {{{min(unknown)}}}; there are {sorted(fields)}")
+    def _texts_fit(self) -> EriConfig:
+        pair, agents = self.passes(agents=False), self.passes(agents=True)
+        for name in ("clues", MERGER, *(kind.name for kind in (*pair, *agents))):
+            if name not in self.quality.words:
+                raise ValueError(f"quality.words: missing key {name}")
+        if unknown := set(self.quality.words) - {*_PAIR, *self.agents}:
+            raise ValueError(f"quality.words.{min(unknown)}: unknown key")
+        for prefix, passes in (("", pair), ("agents.", agents)):
+            known = {kind.field for kind in passes if kind.takes and kind.field}
+            known |= set() if prefix else {"character", "scene", "heard"}
+            for kind in passes:
+                fields = _TOLD | (known if kind.takes is None else set())
+                for part in ("system", "user"):
+                    _check_fields(f"{prefix}{kind.name}.{part}", getattr(kind.chat, part), fields)
+                told = "told" if prefix else "heard"
+                _check_fields(f"{prefix}{kind.name}.{told}", kind.told, frozenset({kind.name}))
+        if agents and not agents[-1].knows_label:
+            raise ValueError(f"agents.{MERGER}: its texts name neither {{label}} nor {{labels}}")
         return self
+
+
+def _check_fields(where: str, text: str, fields: frozenset[str]) -> None:
+    try:
+        unknown = _used(text) - fields
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    if unknown:
+        raise ValueError(f"{where}: no field {{{min(unknown)}}}; there are {sorted(fields)}")
 
 
 def load(path: str | Path = CONFIG) -> EriConfig:

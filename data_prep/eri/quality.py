@@ -11,7 +11,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from data_prep.eri.config import Quality
 
@@ -79,12 +79,14 @@ def parse_clues(text: str) -> dict[str, str] | None:
     return {"character": character, "scene": scene} if character and scene else None
 
 
-def check(kind: str, text: str, finish: str, prompt: str, label: str, rules: Quality) -> tuple[str, str] | None:
+def check(
+    kind: str, text: str, finish: str, prompt: str, labels: Mapping[str, Collection[str]], rules: Quality
+) -> tuple[str, str] | None:
     """The first rule that an answer breaks, with one line of detail, or None when it keeps all of them.
 
-    kind: `clues` or `reason`. finish: the server's finish_reason. prompt: everything the model was told, pictures
-    aside. label: the clip's emotion. rules: `quality` of configs/eri.yaml. `near_duplicate` compares answers with one
-    another and is found by `near_duplicates`.
+    kind: the pass or agent, a key of `rules.words`. finish: the server's finish_reason. prompt: everything the model
+    was told, pictures and sound aside. labels: those that it was told, `{"emotion": ("happy",)}`. rules: `quality` of
+    configs/eri.yaml. `near_duplicate` compares answers with one another and is found by `near_duplicates`.
     """
     if len(text) > rules.most_characters:  # before all else: what follows need not read novels
         return "too_long", f"{len(text)} characters, more than {rules.most_characters}"
@@ -108,8 +110,9 @@ def check(kind: str, text: str, finish: str, prompt: str, label: str, rules: Qua
     share = _copied(found, words(prompt), rules.prompt_copy.words)
     if share > rules.prompt_copy.most_share:
         return "prompt_copy", f"{share:.0%} of it stands in the prompt"
-    if other := contradiction(text, label, rules.emotions):
-        return "contradiction", f"says {_quote(other)}, the label is {label}"
+    for name, emotions in (("emotion", rules.emotions), ("sentiment", rules.sentiments)):
+        if other := contradiction(text, labels.get(name, ()), emotions):
+            return "contradiction", f"says {_quote(other)}, the label is {', '.join(labels[name])}"
     return None
 
 
@@ -136,24 +139,25 @@ def _copied(answer: list[str], prompt: list[str], length: int) -> float:
     return len(runs & _runs(prompt, length)) / len(runs)
 
 
-def contradiction(text: str, label: str, emotions: dict[str, Sequence[str]]) -> str | None:
-    """The phrase that asserts another emotion than the label's, or None.
+def contradiction(text: str, labels: Collection[str], emotions: Mapping[str, Sequence[str]]) -> str | None:
+    """The phrase that asserts another emotion than those of the labels, or None.
 
-    Negated emotions ("not angry", "rather than sad") are no assertions. Once the label's own emotion is asserted,
+    Negated emotions ("not angry", "rather than sad") are no assertions. Once a label's own emotion is asserted,
     what follows because, when, who, but … in a sentence tells the circumstances ("sad because her father is angry").
-    A label that no line of `emotions` holds contradicts nothing.
+    Labels that no line of `emotions` holds contradict nothing.
     """
-    label = label.lower()
-    own = next((name for name, names in emotions.items() if label == name or label in names), None)
-    if own is None:
+    known = {label.lower() for label in labels}
+    own = {name for name, names in emotions.items() if name in known or known & set(names)}
+    if not own:
         return None
     named = {name: frozenset(map(str.lower, names)) for name, names in emotions.items()}
     every = frozenset().union(*named.values())
-    others = frozenset().union(*(names for name, names in named.items() if name != own))
+    ours = frozenset().union(*(named[name] for name in own))
+    others = frozenset().union(*(names for name, names in named.items() if name not in own)) - ours
     own_said = False
     for part in re.split(r"(?<=[.!?;])\s+|\n+", text):
         sentence = _Sentence(part, every)
-        own_said = own_said or any(not sentence.negates(*found) for found in sentence.asserted(named[own]))
+        own_said = own_said or any(not sentence.negates(*found) for found in sentence.asserted(ours))
         told = next((place for place, word in enumerate(sentence.words) if word in _CIRCUMSTANCE), len(part))
         for state, emotion in sentence.asserted(others):
             of_a_thing = state > 0 and sentence.words[state - 1] in _THING

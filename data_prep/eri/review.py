@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from swift_plugins.files import InputError, atomic_open, read_rows, validated
 
 DECISIONS = ("", "accept", "reject", "edit")
-SHEET = ("id", "decision", "reason", "label", "transcript", "character", "scene", "rejected", "media")
+SHEET = ("id", "decision", "reason", "label", "transcript")  # then the clues, the tone, the rule that was broken
+SHEET_CLUES = ("character", "scene")  # where no record has any
 
 
 class Rejected(BaseModel):
@@ -133,7 +134,6 @@ def apply_review(records: Iterable[dict], review: str | Path) -> list[dict]:
             record["overruled"] = record.pop("rejected")
         if decision == "edit":
             record["model_reason"], record["reason"] = record["reason"], reason
-            record["clues"] = record["clues"] or {"character": "", "scene": ""}
         elif decision == "reject":
             record.setdefault("rejected", {"pass": "review", "rule": "reviewer", "detail": "rejected by a person"})
     return result
@@ -195,14 +195,15 @@ def write_sheet(path: Path, records: Iterable[dict], seen: dict[str, dict], unto
         return ""
     text, records = io.StringIO(newline=""), list(records)
     heard = any("tone" in record for record in records)
-    columns = [name for column in SHEET for name in ((column, "tone") if heard and column == "scene" else (column,))]
+    clues = list(dict.fromkeys(part for record in records for part in record["clues"] or ())) or list(SHEET_CLUES)
+    columns = [*SHEET, *clues, *(["tone"] if heard else []), "rejected", "media"]
     sheet = csv.DictWriter(text, columns, lineterminator="\r\n")
     sheet.writeheader()
     for record in records:
         made = as_made(record)
         rejected = "{pass}.{rule}: {detail}".format_map(made["rejected"]) if "rejected" in made else ""
         row = {"id": made["id"], "decision": "", "reason": made["reason"], "label": made["label"]}
-        row |= made["clues"] or {"character": "", "scene": ""}
+        row |= dict.fromkeys(clues, "") | (made["clues"] or {})
         row |= {"tone": made.get("tone", "")} if heard else {}
         sheet.writerow(row | {"rejected": rejected} | seen[made["id"]])
     with atomic_open(path) as file:
