@@ -104,15 +104,15 @@ def kept_texts(eri: Mapping[str, Any], own_text: str) -> dict[str, str]:
 
 
 def tone_of(eri: Mapping[str, Any]) -> str:
-    """The tone of the voice as one text; "" where nobody described it."""
-    tone = eri.get("tone", "")
+    """The tone of the voice, or what an agent heard, as one text; "" where nobody described it."""
+    tone = eri.get("tone") or (eri.get("clues") or {}).get("audio", "")
     return tone if isinstance(tone, str) else " ".join(tone)
 
 
 def coarse_caption(sample: Sample, fer: Mapping[str, Any], eri: Mapping[str, Any]) -> str:
     """MERR's coarse caption: what is seen of the person and around, the phrases of the face, the tone, the words."""
     clues = eri.get("clues") or {}
-    seen = ". ".join(words for part in ("character", "scene") if (words := clues.get(part, "").strip(". ")))
+    seen = ". ".join(words for part in ("image", "character", "scene") if (words := clues.get(part, "").strip(". ")))
     return CAPTION.format_map(
         {
             "objective": seen or UNKNOWN,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from data_prep.readers.sample import Sample
 from swift_plugins.files import InputError, read_rows
@@ -56,3 +57,12 @@ class Records:
         if not path.is_file():
             raise InputError(f"the peak frame of {sample.id} is not there", path)
         return path
+
+
+def descriptions(record: Mapping[str, Any]) -> dict[str, str]:
+    """What models saw (`image`) and heard (`audio`) of a clip, from a record of eri.jsonl: what the agents of these
+    names answered, else clues and tone. Without the key where nothing was described."""
+    clues, tone = record.get("clues") or {}, record.get("tone") or ""
+    seen = clues.get("image") or " ".join(clues[part] for part in ("character", "scene") if clues.get(part))
+    heard = clues.get("audio") or (tone if isinstance(tone, str) else " ".join(tone))
+    return {key: text for key, text in (("image", seen), ("audio", heard)) if text}

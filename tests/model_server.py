@@ -44,7 +44,8 @@ def clue_or_reason(ask: Asked) -> str:
         )
     if ask.sounds:
         return f"The voice is {'loud' if number % 2 else 'low'} and rises towards the end, with a pause of {number} ms."
-    label = ask.text.partition("The person's emotion: ")[2].split()[0]
+    known = ask.text.partition("Known of the person: ")[2].partition("\n")[0]  # as the agents' merger is told
+    label = known or ask.text.partition("The person's emotion: ")[2].split()[0]
     return (
         f"The words '{spoken}' tell of a {words[1]} in the {words[0]}, and with the {words[3]} so near to the "
         f"{words[2]} the person has every cause for {label}, number {number}."

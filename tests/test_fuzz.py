@@ -113,6 +113,7 @@ class Input:
 BUILD = "data_prep.build_amt --missing-media text-only --jobs 1 --out out"
 SCORE = "compute_result result.jsonl --json out/scores.json"
 ERI = "data_prep.eri.run --media-root raw --clue-model seer --reason-model thinker --clue-url {url} --reason-url {url}"
+AGENTS = "data_prep.eri.run --media-root raw --agent image=seer --agent reason=thinker --agent-url image={url}"
 FER = "data_prep.fer.run --dataset mosei --root raw/mosei --csv openface --jobs 1"
 MERR = "data_prep.merr --root raw/merr --out out"
 MIXTURE = "swift_plugins.mixture --mixtures mixtures.yaml --data amt --stage stage2 --json out/plan.json"
@@ -201,7 +202,13 @@ INPUTS = [
         (f"{ERI} --rows amt/mosei.mer.train.jsonl --fer raw/fer.jsonl --out out",),
         ("id", "caption", "image"),
     ),
-    Input("eri.yaml", (f"{ERI} --rows amt/mosei.mer.train.jsonl --config eri.yaml --out out",)),
+    Input(
+        "eri.yaml",
+        (
+            f"{ERI} --rows amt/mosei.mer.train.jsonl --config eri.yaml --out out",
+            f"{AGENTS} --rows amt/mosei.msa.train.jsonl --config eri.yaml --out out",
+        ),
+    ),
     Input(
         "eri/journal.jsonl",
         (f"{ERI} --rows amt/mosei.mer.train.jsonl --resume --out eri",),

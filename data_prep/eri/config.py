@@ -187,8 +187,6 @@ class EriConfig(Config):
         for name in ("clues", MERGER, *(kind.name for kind in (*pair, *agents))):
             if name not in self.quality.words:
                 raise ValueError(f"quality.words: missing key {name}")
-        if unknown := set(self.quality.words) - {*_PAIR, *self.agents}:
-            raise ValueError(f"quality.words.{min(unknown)}: unknown key")
         for prefix, passes in (("", pair), ("agents.", agents)):
             known = {kind.field for kind in passes if kind.takes and kind.field}
             known |= set() if prefix else {"character", "scene", "heard"}
@@ -200,6 +198,8 @@ class EriConfig(Config):
                 _check_fields(f"{prefix}{kind.name}.{told}", kind.told, frozenset({kind.name}))
         if agents and not agents[-1].knows_label:
             raise ValueError(f"agents.{MERGER}: its texts name neither {{label}} nor {{labels}}")
+        if unknown := set(self.quality.words) - {*_PAIR, *self.agents}:
+            raise ValueError(f"quality.words.{min(unknown)}: unknown key")
         return self
 
 

@@ -39,10 +39,6 @@ class Mer(LabelTask):
         emotion = sample.gold_emotion or sample.emotion
         yield LeftOut("no emotion label") if emotion is None else Gold(emotion)
 
-    def facts(self, sample: Any) -> dict[str, Any]:
-        """The transcript, too: `data_prep.eri` makes reasons from these rows."""
-        return super().facts(sample) | {"transcript": sample.text}
-
     def official(self, response: object, dataset: str) -> str | None:
         """EmoVerse's script: whatever is not exactly one of the labels is neutral."""
         return next((label.lower() for label in self.labels_of(dataset) if response == f"{label}."), None)

@@ -210,6 +210,10 @@ class LabelTask(Task):
     plain: set[str] = set()
     bare: frozenset[str] = frozenset()
 
+    def facts(self, sample: Any) -> dict[str, Any]:
+        """The transcript, too: `data_prep.eri` makes reasons from these rows."""
+        return super().facts(sample) | {"transcript": sample.text}
+
     def target(self, gold: Any, dataset: str) -> str:
         for label in self.labels_of(dataset):
             if label.lower() == gold:
