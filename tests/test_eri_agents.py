@@ -290,7 +290,7 @@ IMAGE, AUDIO, REASON = (CONFIG["agents"][name] for name in MODELS)
         ({"image": IMAGE, "reason": REASON | {"takes": "sound"}}, "agents: reason merges what the others answer"),
         ({"label": IMAGE, "reason": REASON}, "'label' cannot be the name of an agent"),
         ({"Eyes": IMAGE, "reason": REASON}, "'Eyes' cannot be the name of an agent"),
-        ({"image": IMAGE, "reason": REASON | {"user": "{image}"}}, "names neither {label} nor {labels}"),
+        ({"image": IMAGE, "reason": REASON | {"user": "{image}"}}, "name neither {label} nor {labels}"),
         ({"image": IMAGE, "reason": REASON}, "agents.reason.user: no field {audio}"),
         ({"image": IMAGE | {"user": "{audio}"}, "audio": AUDIO, "reason": REASON}, "image.user: no field {audio}"),
         ({"image": IMAGE | {"told": "{seen}"}, "audio": AUDIO, "reason": REASON}, "image.told: no field {seen}"),
