@@ -4,8 +4,8 @@
 
     python -m data_prep.build_amt --mmeverse DIR --split train --out AMT_DIR [--mmeverse-sets mafw,bold]
 
-Any subset of the datasets; the second form reads the tables of MMEVerse that DIR holds. Writes AMT_DIR/<dataset>.<task>.<split>.jsonl and AMT_DIR/report.<split>.json: rows per
-channel, everything that was dropped or changed with its reason, and the paper's Table 1 beside the totals.
+Any subset of the datasets; the second form reads the tables of MMEVerse that DIR holds. Writes
+AMT_DIR/<dataset>.<task>.<split>.jsonl and AMT_DIR/report.<split>.json: rows per channel, everything that was dropped or changed with its reason, and the paper's Table 1 beside the totals.
 With --audio a row lists the sound track of its clip, where there is one, as `audios`; models that do not hear leave it.
 Rows of MMEVerse always do, and list a frame of the clip as well, which is cut once to DIR/frames/; rows of its `audio`
 and `image` tasks list nothing but the sound, or the frame.
@@ -506,10 +506,8 @@ def table(report: dict) -> str:
         if not read and known is None:
             lines.append(f"{name}: no {report['split']} split")
             continue
-        beside = (
-            "unknown: not published" if known is None else "as published" if read == known else f"{known:,} published"
-        )
-        lines.append(f"{name}: {read:,}, {beside}")
+        other = "unknown: not published" if known is None else f"{known:,} published"
+        lines.append(f"{name}: {read:,}, {'as published' if read == known else other}")
     for channel, reasons in report["left_out"].items():
         lines += [f"left out of {channel}: {count:,} ({reason})" for reason, count in reasons.items()]
     if report["fault_counts"]:

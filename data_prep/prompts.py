@@ -33,9 +33,9 @@ def _check_fields(template: str, allowed: set[str], where: str) -> None:
         parts = list(Formatter().parse(template))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    for _, field, spec, conversion in parts:
-        if field is not None and (field not in allowed or spec or conversion):
-            raise ValueError(f"{where}: no field {{{field}}} here; there are {', '.join(sorted(allowed))}")
+    for _, name, spec, conversion in parts:
+        if name is not None and (name not in allowed or spec or conversion):
+            raise ValueError(f"{where}: no field {{{name}}} here; there are {', '.join(sorted(allowed))}")
 
 
 def _wordings(value: Any, where: str) -> list[str]:

@@ -1,6 +1,7 @@
 """What configs/mmeverse.yaml says of the sets of MMEVerse: tables, columns, labels, splits, metrics and wordings.
 
-`data_prep.readers.mmeverse` reads the tables, `data_prep.prompts` words their rows, `swift_plugins.tasks` adds the labels.
+`data_prep.readers.mmeverse` reads the tables, `data_prep.prompts` words their rows, `swift_plugins.tasks` adds the
+labels.
 """
 
 from __future__ import annotations

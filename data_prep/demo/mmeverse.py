@@ -1,7 +1,7 @@
 """Synthetic annotation tables as MMEVerse has them, with clips that are drawn and voices that are heard in them.
 
-`python -m data_prep.demo --out DIR --sound --mmeverse` writes DIR/mmeverse/: of seven sets of different kinds the table,
-the table with reasons, the peak frames and the clips. Labels follow what the drawn person feels, descriptions what the
+`python -m data_prep.demo --out DIR --sound --mmeverse` writes DIR/mmeverse/: of seven sets of different kinds the
+table, the table with reasons, the peak frames and the clips. Labels follow what the drawn person feels, descriptions what the
 face and the voice really do, and a reason names both. The words are the same for every set, MER2023's Chinese included.
 """
 
@@ -117,7 +117,7 @@ def _write_set(folder: Path, name: str, seed: int, size: str, aus: dict, phrases
             stem = str(number) if name == "mafw" else f"{name}_{number:05}"
             path = described.clips.format(clip=stem.zfill(described.digits), split=split)
             people = rng.choices((1, 2), (85, 15))[0]
-            clip = random_clip(rng, "mmeverse", path, f"{name}/{split}/{stem}", emotion, people, aus)
+            clip = random_clip(rng, "mmeverse", path, f"{name}/{split}/{Path(path).stem}", emotion, people, aus)
             clips.append(clip)
             peaks[Path(path).stem] = {"peak_index": speaker(clip).apex}
             cells |= {"clip": stem, "split": words.splits[split], "text": sentence(rng, emotion, polarity)}
