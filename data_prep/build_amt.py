@@ -2,9 +2,13 @@
 
     python -m data_prep.build_amt --meld DIR --ecf DIR --mosei DIR --split train --out AMT_DIR
 
-Any subset of the datasets. Writes AMT_DIR/<dataset>.<task>.<split>.jsonl and AMT_DIR/report.<split>.json: rows per
-channel, everything that was dropped or changed with its reason, and the paper's Table 1 beside the totals.
+    python -m data_prep.build_amt --mmeverse DIR --split train --out AMT_DIR [--mmeverse-sets mafw,bold]
+
+Any subset of the datasets; the second form reads the tables of MMEVerse that DIR holds. Writes
+AMT_DIR/<dataset>.<task>.<split>.jsonl and AMT_DIR/report.<split>.json: rows per channel, everything that was dropped or changed with its reason, and the paper's Table 1 beside the totals.
 With --audio a row lists the sound track of its clip, where there is one, as `audios`; models that do not hear leave it.
+Rows of MMEVerse always do, and list a frame of the clip as well, which is cut once to DIR/frames/; rows of its `audio`
+and `image` tasks list nothing but the sound, or the frame.
 FER and ERI rows come from <dataset dir>/fer.jsonl and eri.jsonl where they exist (`data_prep.fer`, `data_prep.eri`).
 """
 
@@ -14,14 +18,15 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, make_dataclass
+from dataclasses import asdict, dataclass, make_dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from data_prep import ecf_emotions, prompts
 from data_prep.doctor import leakage
 from data_prep.eri import review as eri_review
-from data_prep.readers import READERS, SPLITS, dfew, media, own, published, tasks_of
+from data_prep.readers import READERS, SPLITS, dfew, media, mmeverse, own, published, tasks_of
+from data_prep.readers.mmeverse import MmeverseReader
 from data_prep.readers.sample import Fault, Sample, SplitAbsent, conversation_id
 from data_prep.records import Records
 from swift_plugins.build_report import read_report
@@ -45,6 +50,8 @@ class Options:
         (), action="append", metavar="FILE", help="a dataset of your own (docs/own-data.md): its YAML file, or its name"
     )
     root: Path | None = option(None, metavar="DIR", help="folder of the data of --data, where its file does not say")
+    mmeverse: Path | None = option(None, metavar="DIR", help="folder of the annotation tables of MMEVerse")
+    mmeverse_sets: str = option("", metavar="SETS", help="of these sets only: mafw,bold (default: all that are there)")
     missing_media: str = option(
         "error",
         choices=media.POLICIES,
@@ -130,8 +137,11 @@ class Builder:
         wording: prompts.Prompts,
         records: Mapping[str, Records],
         files: AtomicFiles,
+        readers: Mapping[str, Any] = READERS,
     ):
         self.options, self.media_root, self.wording, self.files = options, media_root, wording, files
+        self.readers = readers
+        self.in_three = replace(options, msa="three")
         self.split, self.out = options.split, options.out
         self.records = records  # of fer and eri
         self.faults = FaultLog(files.open(self.out / f"faults.{self.split}.jsonl"))
@@ -151,13 +161,17 @@ class Builder:
         Raises `InputError` for whatever the reader refuses, for a clip that the policy does not allow to be missing,
         and for a test split that would lose clips.
         """
-        reader, options = READERS[dataset], self.options.of_reader(dataset)
+        reader, options = self.readers[dataset], self.options.of_reader(dataset)
+        of_tables = isinstance(reader, MmeverseReader)
         known_bad = set(reader.known_bad_clips(self.split)) if hasattr(reader, "known_bad_clips") else set()
         leaked = self._leaks(dataset, reader.read(root, self.split, [], **options)) if self.others else set()
         samples: Iterable[Sample] = reader.read(root, self.split, self.faults, **options)
         if dataset == "ecf" and self.options.ecf_emotions:
             samples = ecf_emotions.relabel(list(samples), self.options.ecf_emotions, self.faults)
-        tasks = tasks_of(dataset) + (("mer",) if dataset == "ecf" and self.options.ecf_mer else ())
+        tasks = reader.tasks(self.split) if of_tables else tasks_of(dataset)
+        tasks += ("mer",) if dataset == "ecf" and self.options.ecf_mer else ()
+        if of_tables:
+            self.records["eri"].add(reader.records(root, self.split, self.faults).get("eri", {}), root)
         for task in tasks:
             self.files.open(self._path(f"{dataset}.{task}"))
         counts: Counter = Counter()
@@ -173,7 +187,8 @@ class Builder:
         ) as bar:
             for sample, files in bar:
                 counts["kept"] += 1
-                self.total_clips += sum(self._add_rows(sample, task, files) for task in tasks) > 0
+                made = [self._add_rows(sample, task, seen_by(task, files) if of_tables else files) for task in tasks]
+                self.total_clips += sum(made) > 0
         self.clips[dataset] = {key: counts[key] for key in ("read", "excluded_leaks", "kept")}
         dropped = self.faults.counts["known_bad_clip"] - counts["known_bad"]  # left out by the reader itself
         lost = counts["read"] - counts["excluded_leaks"] - counts["kept"] + dropped
@@ -240,7 +255,8 @@ class Builder:
         With --audio its sound track, if it has one, stands beside the peak frame, as beside a video.
         Known-bad clips are as the reader was told to give them: without a clip they are text, with one it is used.
         """
-        framed = getattr(READERS[dataset], "PEAK_FRAMES", False)
+        reader = self.readers[dataset]
+        framed, of_tables = getattr(reader, "PEAK_FRAMES", False), isinstance(reader, MmeverseReader)
         images: dict[str, Path] = {}  # of the samples that are under way
 
         def needs_no_clip(sample: Sample) -> bool:
@@ -260,14 +276,45 @@ class Builder:
             needs_no_clip=needs_no_clip,
         )
         silent = ((sample, False) for sample in usable)
-        heard = media.sounding(usable, root, self.faults, self.options.jobs) if self.options.audio else silent
+        listen = self.options.audio or of_tables
+        heard = media.sounding(usable, root, self.faults, self.options.jobs) if listen else silent
+        if of_tables:
+            heard = self._framed(reader, root, heard, images)
         for sample, sounds in heard:
             clip = [self._relative(root / sample.video)] if sample.video else []
             image = images.pop(sample.id, None)
             files = {"images": [self._relative(image)]} if image else {"videos": clip} if clip else {}
+            if of_tables and image:
+                files["videos"] = clip
             if clip:
                 self.sound["clips" if sounds else "clips_without"] += 1
             yield sample, files | ({"audios": clip} if sounds else {})
+
+    def _framed(
+        self,
+        reader: MmeverseReader,
+        root: Path,
+        heard: Iterable[tuple[Sample, bool]],
+        images: dict[str, Path],
+    ) -> Iterator[tuple[Sample, bool]]:
+        """What is given, with a picture of each clip in `images`: that of fer.jsonl, else a frame that is cut."""
+        peaks = reader.peaks(root)
+
+        def picture(found: tuple[Sample, bool]) -> Path | str | None:
+            sample, _ = found
+            if not sample.video or (image := self.records["fer"].image(sample)):
+                return image if sample.video else None
+            try:
+                return media.cut_frame(root, sample, peaks.get(Path(sample.video).stem))
+            except InputError as error:
+                return str(error)
+
+        for (sample, sounds), image in media.looked_at(heard, picture, self.options.jobs):
+            if isinstance(image, Path):
+                images[sample.id] = image
+            elif image:
+                self.faults.append(Fault("no_frame", sample.id, f"{image}; rows without a picture"))
+            yield sample, sounds
 
     def _add_rows(self, sample: Sample, key: str, files: Mapping[str, list[str]]) -> int:
         """Write the rows of one sample for one task; returns how many."""
@@ -276,13 +323,16 @@ class Builder:
         if task.face_only:  # nothing of a face is to be heard
             image = self.records["fer"].image(sample)
             files = {"images": [self._relative(image)]} if image else {k: v for k, v in files.items() if k != "audios"}
-        for gold in task.golds(sample, records, self.options):
+        for gold in task.golds(sample, records, self._options_of(sample)):
             channel = f"{sample.dataset}.{key}"
             if isinstance(gold, LeftOut):
                 self._leave_out(channel, gold.reason)
                 continue
             if task.face_only and not files:
                 self._leave_out(channel, "neither a peak frame nor a clip to look at")
+                continue
+            if key in ALONE and not files:
+                self._leave_out(channel, f"its clip has no {ALONE[key][1]}")
                 continue
             try:
                 response = task.of_part(gold.part).target(gold.answer, sample.dataset)
@@ -298,6 +348,10 @@ class Builder:
             count += 1
         return count
 
+    def _options_of(self, sample: Sample) -> Options:
+        """MMEVerse has sentiment in three classes, whatever --msa says of other data."""
+        return self.in_three if isinstance(self.readers[sample.dataset], MmeverseReader) else self.options
+
     def _leave_out(self, channel: str, reason: str) -> None:
         self.left_out.setdefault(channel, Counter())[reason] += 1
 
@@ -312,7 +366,11 @@ class Builder:
         tasks: Counter = Counter()
         for channel, count in self.channels.items():
             tasks[split_channel(channel)[1]] += count
-        more: dict = {"sound": self.sound} if self.options.audio else {}
+        tables = {name: reader for name in self.clips if isinstance(reader := self.readers[name], MmeverseReader)}
+        more: dict = {"sound": self.sound} if self.options.audio or tables else {}
+        if tables:
+            sizes = {name: reader.PUBLISHED.get(self.split, {}).get("clips") for name, reader in tables.items()}
+            more["mmeverse"] = {name: {"read": self.clips[name]["read"], "published": n} for name, n in sizes.items()}
         if not self.faults.whole:
             more["all_faults"] = f"faults.{self.split}.jsonl"
         return {
@@ -357,6 +415,16 @@ class Builder:
         self.files.open(self.out / f"report.{self.split}.json").write("\n")
         self.files.commit(drop=[self.faults.file] if self.faults.whole else [])
         return report
+
+
+# task whose rows show one kind of media alone → that kind, and what a clip without it lacks
+ALONE = {"audio": ("audios", "sound"), "image": ("images", "frame")}
+
+
+def seen_by(task: str, files: Mapping[str, list[str]]) -> Mapping[str, list[str]]:
+    """Of the media of a row of MMEVerse those that the task may see: one kind for a description, else all."""
+    kind, _ = ALONE.get(task, ("", ""))
+    return {key: found for key, found in files.items() if key == kind} if kind else files
 
 
 LEAK_BATCH = 50_000  # utterances whose conversations are compared at a time; every published dataset is one batch
@@ -433,6 +501,13 @@ def table(report: dict) -> str:
         lines.append(
             f"sound: {sound['rows']:,} rows, {sound['clips']:,} clips; {sound['clips_without']:,} clips have none"
         )
+    for name, sizes in report.get("mmeverse", {}).items():
+        read, known = sizes["read"], sizes["published"]
+        if not read and known is None:
+            lines.append(f"{name}: no {report['split']} split")
+            continue
+        other = "unknown: not published" if known is None else f"{known:,} published"
+        lines.append(f"{name}: {read:,}, {'as published' if read == known else other}")
     for channel, reasons in report["left_out"].items():
         lines += [f"left out of {channel}: {count:,} ({reason})" for reason, count in reasons.items()]
     if report["fault_counts"]:
@@ -453,10 +528,35 @@ def options_and_folders() -> tuple[Options, dict[str, Path]]:
     return both, folders | own(both.data, both.root)
 
 
+def with_tables(options: Options, folders: dict[str, Path]) -> tuple[dict[str, Path], dict[str, Any]]:
+    """(folder of each dataset, those of MMEVerse's tables included; reader of each).
+
+    `InputError` for a dataset that is given by its own folder and by the tables both. Sets without a table are named.
+    """
+    if options.mmeverse is None:
+        if options.mmeverse_sets:
+            raise InputError("--mmeverse-sets names sets of --mmeverse DIR")
+        return folders, READERS
+    if not options.mmeverse.is_dir():
+        raise InputError("no such folder", options.mmeverse)
+    found, absent = mmeverse.there(options.mmeverse, [n for n in options.mmeverse_sets.split(",") if n])
+    for name in found:
+        if name in folders:
+            rest = ",".join(other for other in found if other not in folders)
+            raise InputError(
+                f"{name} is given by its own folder ({folders[name]}) and by its table in {options.mmeverse} both: "
+                f"leave one out (--mmeverse-sets {rest or '…'})"
+            )
+    if absent:
+        print(f"mmeverse: no table of {', '.join(absent)}; left out")
+    return folders | dict.fromkeys(found, options.mmeverse), READERS | {name: mmeverse.READERS[name] for name in found}
+
+
 def check(options: Options, folders: Mapping[str, Path]) -> Path:
     """The media root; `InputError` for options that do not go together and folders that are not there."""
     if not folders:
-        raise InputError(f"give at least one of {', '.join(f'--{dataset}' for dataset in published())}, --data FILE")
+        given = ", ".join(f"--{dataset}" for dataset in published())
+        raise InputError(f"give at least one of {given}, --data FILE, --mmeverse DIR")
     for folder in (*folders.values(), *filter(None, [options.media_root])):
         if not folder.is_dir():
             raise InputError("no such folder", folder)
@@ -472,11 +572,14 @@ def check(options: Options, folders: Mapping[str, Path]) -> Path:
 def main() -> int:
     """Read, build, write, print."""
     options, folders = options_and_folders()
+    folders, readers = with_tables(options, folders)
     media_root = check(options, folders)
-    wording = prompts.load(options.prompts, folders)
+    tables = [name for name in folders if isinstance(readers[name], MmeverseReader)]
+    wording = prompts.load(options.prompts, folders, tables)
     homes = dict.fromkeys(folders.values())
     beside = {name: [f for d in homes if (f := d / f"{name}.jsonl").is_file()] for name in ("fer", "eri")}
-    others = other_splits(options.split, folders)
+    raw = {name: folder for name, folder in folders.items() if name not in tables}  # tables hold no dialogues
+    others = other_splits(options.split, raw)
     excluded = held_out(options.exclude_leaks, options.split, others)
     fer = Records.read(options.fer or beside["fer"], "caption")
     if options.review:
@@ -485,12 +588,12 @@ def main() -> int:
     else:
         eri = Records.read(options.eri or beside["eri"], "reason")
     records = {"fer": fer, "eri": eri}
-    for dataset, folder in folders.items():
+    for dataset, folder in raw.items():
         if read_records := getattr(READERS[dataset], "records", None):
             for kind, made in read_records(folder, options.split).items():
                 records[kind].add(made, folder)
     with AtomicFiles() as files:
-        builder = Builder(options, media_root, wording, records, files)
+        builder = Builder(options, media_root, wording, records, files, readers)
         builder.held_out, builder.others = excluded, others
         for dataset, folder in folders.items():
             builder.add(dataset, folder)

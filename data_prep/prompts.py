@@ -1,11 +1,14 @@
-"""Prompts: turn a Sample and a task into the query of a row, with the wording of configs/prompts.yaml."""
+"""Prompts: turn a Sample and a task into the query of a row, with the wording of configs/prompts.yaml.
+
+Rows of MMEVerse's tables are worded in configs/mmeverse.yaml: a pool of wordings for training, one for evaluation.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import random
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from string import Formatter
 from typing import Any
@@ -13,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError, model_validator
 
 from data_prep.readers.sample import Sample
+from swift_plugins import mmeverse
 from swift_plugins.declared import DATASETS
 from swift_plugins.files import CONFIGS, Config, InputError, read_config
 from swift_plugins.tasks import TASKS
@@ -29,9 +33,9 @@ def _check_fields(template: str, allowed: set[str], where: str) -> None:
         parts = list(Formatter().parse(template))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    for _, field, spec, conversion in parts:
-        if field is not None and (field not in allowed or spec or conversion):
-            raise ValueError(f"{where}: no field {{{field}}} here; there are {', '.join(sorted(allowed))}")
+    for _, name, spec, conversion in parts:
+        if name is not None and (name not in allowed or spec or conversion):
+            raise ValueError(f"{where}: no field {{{name}}} here; there are {', '.join(sorted(allowed))}")
 
 
 def _wordings(value: Any, where: str) -> list[str]:
@@ -84,6 +88,7 @@ class Prompts:
     system: str
     tasks: dict[str, str | list[str]]
     formats: dict[str, str]
+    evaluation: dict[str, str] = field(default_factory=dict)  # what dev and test are asked instead
 
     def query(self, sample: Sample, task: str, wording: str = "", part: str = "") -> str:
         """The query of `sample` for `task`, byte for byte what the template says; no stripping, no cleaning.
@@ -94,7 +99,8 @@ class Prompts:
         key = wording or TASKS[task].wording_of(sample.dataset)
         # `mine.msa` words the task for mine, whatever labels it has
         names = (f"{sample.dataset}.{key}", *([] if wording else [f"{sample.dataset}.{task}"]), key)
-        template = next((self.tasks[name] for name in names if name in self.tasks), None)
+        pools = (self.evaluation, self.tasks) if sample.split != "train" else (self.tasks,)
+        template = next((pool[name] for pool in pools for name in names if name in pool), None)
         if template is None:
             raise InputError(f"no wording for {key}: word it under tasks in a prompts file (--prompts)", DEFAULT)
         fields = {
@@ -117,7 +123,8 @@ class Prompts:
     @property
     def digest(self) -> str:
         """Names the wording in reports: two builds with the same digest ask the same questions."""
-        return hashlib.sha256(repr(sorted(asdict(self).items())).encode()).hexdigest()[:12]
+        parts = {name: words for name, words in asdict(self).items() if words or name != "evaluation"}
+        return hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()[:12]
 
     def _dialogue(self, sample: Sample) -> dict[str, object]:
         def lines(kind: str, utterances) -> str:
@@ -138,11 +145,14 @@ class Prompts:
         }
 
 
-def load(path: Path | str | None = None, datasets: Collection[str] | None = None) -> Prompts:
+def load(
+    path: Path | str | None = None, datasets: Collection[str] | None = None, tables: Collection[str] = ()
+) -> Prompts:
     """The project's own wording, overridden by what a prompts file says; `InputError` names what is wrong in it.
 
     A file that words a task for one dataset (`meld.mer`) or for all (`mer`) replaces the project's for the same.
     Between the two stands what a declared dataset words itself; `datasets` are those whose words count (None: all).
+    tables: sets of MMEVerse whose rows come of its tables, and are asked as configs/mmeverse.yaml says.
     """
     files = [read_config(DEFAULT, PromptsFile)]
     for name, dataset in DATASETS.items():
@@ -151,11 +161,37 @@ def load(path: Path | str | None = None, datasets: Collection[str] | None = None
                 files.append(PromptsFile(tasks={f"{name}.{task}": words for task, words in dataset.prompts.items()}))
             except ValidationError as error:
                 raise InputError(f"prompts: {error.errors()[0]['msg']}", dataset.path) from None
+    training, evaluation = _of_tables(tables)
+    files.append(PromptsFile.model_construct(tasks=training))
     if path:
-        files.append(read_config(path, PromptsFile))
+        own = read_config(path, PromptsFile)
+        files.append(own)
+        evaluation = {name: words for name, words in evaluation.items() if name not in own.tasks}
     tasks: dict[str, Any] = {}  # a text, or a list of them
     formats: dict[str, str] = {}
     for file in files:
         tasks |= file.tasks
         formats |= file.formats.model_dump(exclude_none=True)
-    return Prompts(next(file.system for file in reversed(files) if file.system is not None), tasks, formats)
+    return Prompts(next(file.system for file in reversed(files) if file.system is not None), tasks, formats, evaluation)
+
+
+def _of_tables(tables: Collection[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """`<set>.<key>` → templates of training, and the template of evaluation, with their lines and labels filled in."""
+    words = mmeverse.WORDINGS
+    training: dict[str, Any] = {}
+    evaluation: dict[str, str] = {}
+    for name in tables:
+        for key, word in words.words.items():
+            line = words.of("lines", name, "thought" if key.startswith(("eri", "think")) else "heard")
+            pool = words.of("train", name, key)
+            labels = mmeverse.SETS[name].labels_of(key)
+            if pool:
+                training[f"{name}.{key}"] = [_worded(line, word, one, labels) for one in pool]
+            if asked := words.of("test", name, key):
+                evaluation[f"{name}.{key}"] = _worded(line, word, asked, words.asked.get(f"{name}.{key}", labels))
+    return training, evaluation
+
+
+def _worded(line: str, word: str, instruction: str, labels: Collection[str]) -> str:
+    """A template whose labels are written out: the line, `[word]` and the instruction, with the published blanks."""
+    return f"{line} [{word}] {instruction.replace('{labels}', ', '.join(labels))} "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ class Records:
 
     text_key: str
     by_id: dict[str, tuple[str | None, str | None, Path]]
+    reasons: dict[str, Mapping[str, str]] = field(default_factory=dict)  # task → reason, of clips of several labels
 
     @classmethod
     def read(cls, paths: Iterable[Path], text_key: str) -> Records:
@@ -41,12 +42,16 @@ class Records:
     def add(self, made: Mapping[str, Mapping], folder: Path) -> None:
         """The records by clip id that a reader found in its own files (`data_prep.readers`), for clips without one."""
         for clip, record in made.items():
-            self.by_id.setdefault(clip, (record[self.text_key], record.get("image"), folder))
+            if clip not in self.by_id:
+                self.by_id[clip] = record[self.text_key], record.get("image"), folder
+                if len(record.get("reasons", ())) > 1:
+                    self.reasons[clip] = record["reasons"]
 
-    def of(self, sample: Sample) -> dict[str, str | None] | None:
+    def of(self, sample: Sample) -> dict[str, Any] | None:
         """What a task may know of the clip's record; None where there is none."""
         found = self.by_id.get(sample.id)
-        return found and {self.text_key: found[0]}
+        reasons = {"reasons": self.reasons[sample.id]} if sample.id in self.reasons else {}
+        return found and {self.text_key: found[0]} | reasons
 
     def image(self, sample: Sample) -> Path | None:
         """The peak frame of the clip; `InputError` when the record names one that is not there."""

@@ -18,8 +18,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_prep.demo import mmeverse
 from data_prep.demo.layouts import SIZES, generate
-from swift_plugins.files import run_cli
+from swift_plugins.files import InputError, run_cli
 from swift_plugins.options import option, parse
 
 
@@ -36,12 +37,17 @@ class Options:
     )
     leak: bool = option(False, help="plant a dialogue of MELD's test split in ECF's training split, for the doctor")
     sound: bool = option(False, help="clips with a sound track: tones whose pitch and pace follow the emotion")
+    mmeverse: bool = option(False, help="tables of seven sets as MMEVerse has them, instead of the three datasets")
 
 
 def main() -> int:
     """Generate the dataset and print its number of clips."""
     options = parse(Options, __doc__, prog="python -m data_prep.demo")
-    print(f"{generate(options.out, options.seed, options.size, options.leak, options.sound):,} clips in {options.out}")
+    if options.mmeverse and options.leak:
+        raise InputError("--leak is of MELD and ECF, which --mmeverse does not write")
+    write = mmeverse.write if options.mmeverse else None
+    clips = generate(options.out, options.seed, options.size, options.leak, options.sound, write)
+    print(f"{clips:,} clips in {options.out}")
     return 0
 
 

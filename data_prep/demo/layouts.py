@@ -181,7 +181,8 @@ def _stamp(seconds: float) -> str:
     return f"{millis // 3600000:02d}:{millis // 60000 % 60:02d}:{millis // 1000 % 60:02d},{millis % 1000:03d}"
 
 
-def _table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]], newline: str = "\n") -> None:
+def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]], newline: str = "\n") -> None:
+    """A CSV file with its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator=newline).writerows([header, *rows])
@@ -232,9 +233,9 @@ def write_mosei(root: Path, seed: int, counts: dict[str, int], aus: dict, phrase
                 start, clip_id = end + rng.uniform(0.2, 1), clip_id + rng.choice((1, 1, 2))
     folder = root / "mosei"
     header = "video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode"
-    _table(folder / "label.csv", header.split(","), labels)
+    write_csv(folder / "label.csv", header.split(","), labels)
     header = ["video_id", "clip_id", "start", "end", "sentiment", *columns, "mode"]
-    _table(folder / "emotions.csv", header, emotions)
+    write_csv(folder / "emotions.csv", header, emotions)
     write_rows(folder / "eri.jsonl", reasons)
     return clips
 
@@ -271,7 +272,7 @@ def write_meld(root: Path, seed: int, counts: dict[str, int], aus: dict, dialogu
                 row = [len(rows) + 1, line.text, line.speaker, line.emotion, sentiment, number, utterance]
                 rows.append([*row, 1, 1 + number % 9, _stamp(clock), _stamp(end)])
                 clock = end + 0.2
-        _table(root / "meld" / f"{split}_sent_emo.csv", header.split(","), rows, newline="\r\n")
+        write_csv(root / "meld" / f"{split}_sent_emo.csv", header.split(","), rows, newline="\r\n")
     return clips
 
 
@@ -331,11 +332,29 @@ def _truth(clip: DrawnClip) -> dict:
     }
 
 
-def generate(out: Path, seed: int = 0, size: str = "small", leak: bool = False, sound: bool = False) -> int:
+def write_datasets(root: Path, seed: int, size: str, aus: dict, phrases: dict, leak: bool = False) -> list[DrawnClip]:
+    """The annotations of the three datasets under `root`; returns the clips to draw."""
+    clips: list[DrawnClip] = []
+    sizes, dialogues = SIZES[size], Dialogues()
+    clips += write_mosei(root, seed, sizes["mosei"], aus, phrases)
+    clips += write_meld(root, seed, sizes["meld"], aus, dialogues)
+    clips += write_ecf(root, seed, sizes["ecf"], aus, dialogues, leak)
+    return clips
+
+
+def generate(
+    out: Path,
+    seed: int = 0,
+    size: str = "small",
+    leak: bool = False,
+    sound: bool = False,
+    write: Callable[[Path, int, str, dict, dict], list[DrawnClip]] | None = None,
+) -> int:
     """Write the three datasets into the new folder `out`, all or nothing; return the number of clips.
 
     size: "small" is what the demo trains on, "tiny" is for tests. leak: see `write_ecf`. sound: the clips have a
-    sound track (`data_prep.demo.voices`); all else is as without. The same seed gives the same bytes.
+    sound track (`data_prep.demo.voices`); all else is as without. The same seed gives the same bytes. write: what
+    writes other annotations instead of theirs, as `write_datasets` does.
 
     Raises InputError when `out` exists and is not an empty folder, or cannot be made.
     """
@@ -348,11 +367,7 @@ def generate(out: Path, seed: int = 0, size: str = "small", leak: bool = False, 
     except OSError as error:
         raise InputError(f"cannot write there: {error.strerror}", out) from None
     try:
-        clips: list[DrawnClip] = []
-        sizes, dialogues = SIZES[size], Dialogues()
-        clips += write_mosei(root, seed, sizes["mosei"], aus, phrases)
-        clips += write_meld(root, seed, sizes["meld"], aus, dialogues)
-        clips += write_ecf(root, seed, sizes["ecf"], aus, dialogues, leak)
+        clips = (write or partial(write_datasets, leak=leak))(root, seed, size, aus, phrases)
         write_rows(root / "truth.jsonl", map(_truth, clips))
         with multiprocessing.get_context("spawn").Pool(min(os.cpu_count() or 1, 8)) as pool:
             written = pool.imap_unordered(partial(write_clip, root, sound), clips, chunksize=16)

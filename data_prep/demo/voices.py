@@ -46,10 +46,16 @@ MANNERS = {
 OVERTONES = 8
 
 
+def heard_emotion(clip: str, emotion: str) -> str:
+    """Whose manner the voice of a clip has: that of what is felt, or the calm one where that is hidden."""
+    return "neutral" if random.Random(f"{clip}/voice").random() < HIDDEN else emotion
+
+
 def voice(clip: str, emotion: str, seconds: float) -> np.ndarray:
     """(samples,) int16 at 16 kHz: `seconds` of what is heard in the clip of that id."""
     rng = random.Random(f"{clip}/voice")
-    manner = MANNERS["neutral" if rng.random() < HIDDEN else emotion]
+    rng.random()  # it decides `heard_emotion`
+    manner = MANNERS[heard_emotion(clip, emotion)]
     calm = rng.uniform(130, 190)  # Hz: everybody's own
     sound = np.zeros(round(seconds * RATE))
     start = round(rng.uniform(0, 0.1) * RATE)

@@ -16,11 +16,11 @@ from typing import TypeVar
 import av
 
 from data_prep.readers.sample import Fault, Sample
-from swift_plugins.files import InputError
-from swift_plugins.frames import too_large
+from swift_plugins.files import InputError, atomic_open
+from swift_plugins.frames import count_frames, read_frames, too_large
 from swift_plugins.sound import has_sound
 
-Found = TypeVar("Found")
+Thing, Found = TypeVar("Thing"), TypeVar("Found")
 POLICIES = ("drop", "text-only", "error")
 SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".m4v", ".webm", ".mpg", ".flv", ".wmv")
 # The longest annotated clip of MOSEI lasts 110 s; MELD's clips of minutes are cut at the wrong place.
@@ -120,7 +120,7 @@ def resolve(
             return _probe(root / sample.video, sample.id in any_length)
         return None if (root / sample.video).is_file() else "is missing"
 
-    for sample, why in _looked_at(samples, reason, jobs):
+    for sample, why in looked_at(samples, reason, jobs):
         if why is None:
             yield sample
             continue
@@ -149,17 +149,35 @@ def sounding(
         except InputError as error:
             return error.reason
 
-    for sample, found in _looked_at(samples, heard, jobs):
+    for sample, found in looked_at(samples, heard, jobs):
         if isinstance(found, str):
             faults.append(Fault("sound_unknown", sample.id, f"clip {sample.video} {found}; rows without sound"))
         yield sample, found is True
 
 
-def _looked_at(
-    samples: Iterable[Sample], look: Callable[[Sample], Found], jobs: int | None
-) -> Iterator[tuple[Sample, Found]]:
-    """Samples, in order, with what threads find in each."""
-    samples = iter(samples)
+def cut_frame(root: str | os.PathLike, sample: Sample, peak: int | None = None) -> Path:
+    """The picture of a clip under root/frames/: its frame `peak`, from 0, else the middle one; cut where it is not yet.
+
+    The file's name holds the frame's number, so that another peak is another file. Raises `InputError` for a clip that
+    cannot be decoded and a peak that it does not have.
+    """
+    assert sample.video
+    clip = Path(sample.video)
+    path = Path(root) / "frames" / clip.parent / f"{clip.stem}.{'middle' if peak is None else peak}.jpg"
+    if not path.is_file():
+        source = Path(root) / clip
+        picture = read_frames(source, [count_frames(source) // 2 if peak is None else peak])[0]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_open(path, "wb") as file:
+            picture.save(file, "JPEG", quality=95)
+    return path
+
+
+def looked_at(
+    things: Iterable[Thing], look: Callable[[Thing], Found], jobs: int | None
+) -> Iterator[tuple[Thing, Found]]:
+    """Things, in order, with what threads find in each."""
+    things = iter(things)
     with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:  # FFmpeg decodes outside the interpreter lock
-        while batch := list(islice(samples, 256)):
+        while batch := list(islice(things, 256)):
             yield from zip(batch, pool.map(look, batch), strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from swift_plugins.files import InputError
@@ -35,6 +36,8 @@ class Sample:
     score: MOSEI's sentiment in [-3, 3].
     conversation, index: of a dialogue, its lines and the index of this one.
     causes: the indices of its cause utterances in annotation order; None where the dataset annotates no causes.
+    emotions: the several labels of a clip, in lower case. open_emotions: words of no closed set. intent: its label, in
+        lower case. descriptions: what others say of the clip, "audio" of what is heard, "image" of what is seen.
     gold_emotion: where `emotion` and the conversation show predicted emotions, the annotated one.
     """
 
@@ -51,6 +54,10 @@ class Sample:
     index: int | None = None
     causes: tuple[int, ...] | None = None
     gold_emotion: str | None = None
+    emotions: tuple[str, ...] | None = None
+    open_emotions: tuple[str, ...] | None = None
+    intent: str | None = None
+    descriptions: Mapping[str, str] | None = None
 
     @property
     def dialogue(self) -> str | None:
