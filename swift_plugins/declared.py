@@ -174,20 +174,21 @@ def add(path: str | Path) -> Declared:
 
 def add_known(path: str | Path) -> None:
     """As `add`, while modules are imported: no command can catch an error yet, so it ends the program in one line."""
-    with _ended():
+    with ended():
         add(path)
 
 
 def watch(watcher: Callable[[Declared], None]) -> None:
     """Call `watcher` with every dataset that is declared, now and later; it raises `InputError` to refuse one."""
-    with _ended():
+    with ended():
         for declared in DATASETS.values():
             watcher(declared)
     _WATCHERS.append(watcher)
 
 
 @contextlib.contextmanager
-def _ended() -> Iterator[None]:
+def ended() -> Iterator[None]:
+    """What is read while modules are imported: an `InputError` ends the program in its one line."""
     try:
         yield
     except InputError as error:

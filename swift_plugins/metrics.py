@@ -216,6 +216,107 @@ def set_scores(counts: Counter, members: Iterable[Hashable]) -> dict:
     return result | weighted(table, total) | {"per_class": table}
 
 
+# Several labels per row, and words on emotion wheels (MERTools, MMEVerse)
+
+
+def several_counts(golds: Iterable[Iterable], predictions: Iterable[Iterable | None]) -> Counter:
+    """Counts of (labels of the gold, labels of the prediction), each a sorted tuple; () where it was unparsed."""
+    return Counter(
+        (tuple(sorted(set(gold))), tuple(sorted(set(prediction or ()))))
+        for gold, prediction in zip(golds, predictions, strict=True)
+    )
+
+
+def several(counts: Counter, classes: Iterable[Hashable] | None = None) -> dict:
+    """micro_f1, samples_f1, jaccard, map over `classes` (None: those that the gold has), and per_class.
+
+    invented_per_answer: labels outside the classes, of which only jaccard knows. jaccard = mean |∩| / (|∪| + 1e-6) and
+    map = mean average precision of yes and no, both as MMEVerse's scorer has them.
+    """
+    known = set(classes if classes is not None else (label for (gold, _), n in counts.items() if n for label in gold))
+    hit, predicted, support = Counter(), Counter(), Counter()
+    n, samples, jaccard, invented = 0.0, 0.0, 0.0, 0.0
+    for (gold, prediction), count in counts.items():
+        ours, theirs = set(gold) & known, set(prediction) & known
+        n += count
+        samples += count * ratio(2 * len(ours & theirs), len(ours) + len(theirs))
+        jaccard += count * len(ours & theirs) / (len(ours | theirs) + 1e-6)
+        invented += count * len(set(prediction) - known)
+        for counter, labels in ((hit, ours & theirs), (predicted, theirs), (support, ours)):
+            for label in labels:
+                counter[label] += count
+    table = {label: prf(hit[label], predicted[label], support[label]) for label in sorted(known, key=str)}
+    precisions = [  # of the ranking that says yes and no: the recall of yes at its precision, the rest at that of all
+        row["recall"] * row["precision"] + (1 - row["recall"]) * ratio(row["support"], n)
+        for row in table.values()
+        if row["support"]
+    ]
+    return {
+        "micro_f1": prf(hit.total(), predicted.total(), support.total())["f1"],
+        "samples_f1": ratio(samples, n),
+        "jaccard": ratio(jaccard, n),
+        "map": ratio(sum(precisions), len(precisions)),
+        "invented_per_answer": ratio(invented, n),
+        "per_class": table,
+    }
+
+
+def wheel_counts(
+    golds: Iterable[Sequence],
+    predictions: Iterable[Sequence | None],
+    levels: Callable[[Any], Sequence[Hashable | None]],
+) -> Counter:
+    """Counts of (wheel, emotions of the gold, emotions of the prediction), sorted tuples, and ("words",) of answers.
+
+    levels: a word → its emotion on each wheel, or None.
+    """
+    counts: Counter = Counter()
+    for gold, prediction in zip(golds, predictions, strict=True):
+        ours, theirs = ([levels(word) for word in words or ()] for words in (gold, prediction))
+        counts["words",] += len(prediction or ())
+        for wheel in range(len(levels(""))):
+            sides = (tuple(sorted({word[wheel] for word in side} - {None})) for side in (ours, theirs))
+            counts[wheel, *sides] += 1
+    return counts
+
+
+def wheel_scores(counts: Counter) -> dict:
+    """hit_rate, mscore, precision, recall, f, each the mean over wheels, of the rows whose gold a wheel knows.
+
+    labels_per_answer: words of an answer; gold_unmapped: share of the rows whose gold maps to nothing.
+    """
+    wheels: dict[Any, Counter] = defaultdict(Counter)
+    for key, count in counts.items():
+        if len(key) == 3:
+            wheels[key[0]][key[1:]] += count
+    sums: Counter = Counter()
+    for cells in wheels.values():
+        everything = {emotion for (gold, _), count in cells.items() if count for emotion in gold}
+        found: Counter = Counter()
+        for (gold, prediction), count in cells.items():
+            if not gold:
+                found["unmapped"] += count
+                continue
+            both = len(set(gold) & set(prediction))
+            found["n"] += count
+            found["hit"] += count * both
+            found["mscore"] += count * ratio(both, len(everything & set(prediction)))
+            found["precision"] += count * ratio(both, len(prediction))
+            found["recall"] += count * both / len(gold)
+        precision, recall = (ratio(found[name], found["n"]) for name in ("precision", "recall"))
+        sums["hit_rate"] += ratio(found["hit"], found["n"])
+        sums["mscore"] += ratio(found["mscore"], found["n"])
+        sums["precision"] += precision
+        sums["recall"] += recall
+        sums["f"] += ratio(2 * precision * recall, precision + recall)
+        sums["gold_unmapped"] += ratio(found["unmapped"], cells.total())
+    figures = ("hit_rate", "mscore", "precision", "recall", "f", "gold_unmapped")
+    rows = ratio(sum(cells.total() for cells in wheels.values()), len(wheels))
+    return {name: ratio(sums[name], len(wheels)) for name in figures} | {
+        "labels_per_answer": ratio(counts["words",], rows)
+    }
+
+
 # Free text
 
 

@@ -32,7 +32,7 @@ def tasks_of(dataset: str) -> tuple[str, ...]:
     """The tasks that rows are built for, where a sample has a gold answer for them."""
     from swift_plugins.tasks import TASKS  # here: an extension that it loads adds to READERS, which must be there
 
-    return getattr(READERS[dataset], "TASKS", tuple(TASKS))
+    return getattr(READERS[dataset], "TASKS", tuple(name for name, task in TASKS.items() if task.of_all))
 
 
 def own(given: Iterable[str], root: Path | None = None) -> dict[str, Path]:

@@ -413,13 +413,13 @@ def scored_as(channel: str) -> tuple[str, str]:
         dataset, key, part = split_channel(channel)
     except ValueError as error:
         raise InputError(str(error)) from None
-    task = TASKS[key]
+    task = TASKS[key].of_part(part)
     if task.labels and dataset not in task.labels:
         raise InputError(
             f"no label set of {key} for dataset {dataset!r}: it is one of {', '.join(task.labels)}; AMT_EXTENSIONS=FILE"
             " names the file of a dataset of your own, --labels FILE the labels of any other rows"
         )
-    part, mark = task.parts.get(part, (part, ""))
+    part, mark = TASKS[key].parts.get(part, (part, ""))
     return ".".join(filter(None, (dataset, key, part))), mark
 
 

@@ -134,9 +134,12 @@ def flatten(figures: dict, prefix: str = "") -> dict[str, Any]:
     return result
 
 
+NO_FRACTIONS = ("mae", "corr", "labels_per_answer", "invented_per_answer")
+
+
 def scale(metric: str) -> int:
-    """What figures are shown times: 100 makes a fraction per cent; MAE and correlation are no fractions."""
-    return 1 if metric in ("mae", "corr") else 100
+    """What figures are shown times: 100 makes a fraction per cent; MAE, correlation and means are no fractions."""
+    return 1 if metric.rpartition(" ")[2] in NO_FRACTIONS else 100
 
 
 def percent(metric: str, value: float | None) -> str:

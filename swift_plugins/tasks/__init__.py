@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import re
 
-from swift_plugins import declared, extensions
+from swift_plugins import declared, extensions, mmeverse
 from swift_plugins.files import InputError
-from swift_plugins.tasks import ecpe, eri, fer, mer, msa
+from swift_plugins.tasks import describe, ecpe, eri, fer, intent, mer, mlmer, msa, ov, think
 from swift_plugins.tasks.task import Gold, LabelTask, LeftOut, Task
 
 __all__ = ["TASKS", "Gold", "LabelTask", "LeftOut", "Task", "split_channel", "task_of"]
 
 TASKS: dict[str, Task] = {"msa": msa.TASK, "mer": mer.TASK, "fer": fer.TASK, "eri": eri.TASK, "ecpe": ecpe.TASK}
+TASKS |= {"mlmer": mlmer.TASK, "intent": intent.TASK, "ov": ov.TASK, "think": think.TASK}
+TASKS |= {"audio": describe.AUDIO, "image": describe.IMAGE}
 
 
 def split_channel(channel: object) -> tuple[str, str, str]:
@@ -53,5 +55,19 @@ def _add_labels(dataset: declared.Declared) -> None:
             raise InputError(f"labels.{key}: {error}", dataset.path) from None
 
 
+def _add_mmeverse() -> None:
+    """Give the tasks the label sets of configs/mmeverse.yaml, but for those of datasets that have theirs already."""
+    for name, described in mmeverse.SETS.items():
+        for key, words in described.labels.items():
+            if key == "msa":
+                msa.add_three(name, tuple(words))
+            elif name not in TASKS[key].labels:
+                TASKS[key].add_labels(name, tuple(words))
+                TASKS[key].bare.add(name)
+                if key == "mer":
+                    mer.VARIANTS[name] = mer.MMEVERSE
+
+
+_add_mmeverse()
 extensions.load()
 declared.watch(_add_labels)

@@ -17,21 +17,10 @@ def emotion_in(text: object, dataset: str) -> str | None:
     return label_in(text, mer.TASK.labels.get(dataset, mer.MELD))
 
 
-class Eri(Task):
-    """Answers are free text; the emotion that they name is compared, too."""
+class Text(Task):
+    """A task whose answers are free text; any but a blank one is read."""
 
-    key = "eri"
-    name = "emotion reason inference"
-    identifier = "<reason>"
-    protocols = ("text",)
-    headlines = (("label_agreement", "label agreement"), ("rouge_l", "ROUGE-L"))
-    table_1 = 4_839
     unit = "words"
-    judged = True
-
-    def golds(self, sample: Any, records: Mapping[str, dict], options: Any) -> Iterator[Gold | LeftOut]:
-        if reason := records.get("eri", {}).get("reason"):
-            yield Gold(reason)
 
     def target(self, gold: Any, dataset: str) -> str:
         if not isinstance(gold, str) or not gold.strip():
@@ -42,18 +31,6 @@ class Eri(Task):
         return response.strip() or None if isinstance(response, str) else None
 
     lenient = strict
-
-    def count(self, dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Counter:
-        counts = metrics.text_counts(golds, predictions)
-        for gold, prediction in zip(golds, predictions, strict=True):
-            if named := emotion_in(gold, dataset):
-                counts["named"] += 1
-                counts["agree"] += named == emotion_in(prediction, dataset)
-        return counts
-
-    def finish(self, dataset: str, counts: Counter) -> Figures:
-        """Label agreement is over the rows whose gold names one emotion."""
-        return {"label_agreement": metrics.ratio(counts["agree"], counts["named"])} | metrics.text_overlap(counts)
 
     def members(self, answer: Any) -> set:
         return set(re.findall(r"\w+", answer.lower()))
@@ -68,6 +45,34 @@ class Eri(Task):
 
     def describe_wrongness(self, wrongness: float) -> str:
         return ""
+
+
+class Eri(Text):
+    """Answers are free text; the emotion that they name is compared, too."""
+
+    key = "eri"
+    name = "emotion reason inference"
+    identifier = "<reason>"
+    protocols = ("text",)
+    headlines = (("label_agreement", "label agreement"), ("rouge_l", "ROUGE-L"))
+    table_1 = 4_839
+    judged = True
+
+    def golds(self, sample: Any, records: Mapping[str, dict], options: Any) -> Iterator[Gold | LeftOut]:
+        if reason := records.get("eri", {}).get("reason"):
+            yield Gold(reason)
+
+    def count(self, dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Counter:
+        counts = metrics.text_counts(golds, predictions)
+        for gold, prediction in zip(golds, predictions, strict=True):
+            if named := emotion_in(gold, dataset):
+                counts["named"] += 1
+                counts["agree"] += named == emotion_in(prediction, dataset)
+        return counts
+
+    def finish(self, dataset: str, counts: Counter) -> Figures:
+        """Label agreement is over the rows whose gold names one emotion."""
+        return {"label_agreement": metrics.ratio(counts["agree"], counts["named"])} | metrics.text_overlap(counts)
 
     def reward(self, gold: Any, prediction: Any, dataset: str) -> float | None:
         """Whether the reason names the gold's emotion; None for a gold that names no single one."""

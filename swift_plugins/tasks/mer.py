@@ -29,7 +29,7 @@ class Mer(LabelTask):
         "merr": MERR,
         "merr_coarse": MERR,
     }
-    bare = frozenset(("dfew", "mer2023", "merr", "merr_coarse"))
+    bare = {"dfew", "mer2023", "merr", "merr_coarse"}
     stand_in = "neutral"
     protocols = ("labels",)
     headlines = (("weighted_f1", "weighted F1"), ("accuracy", "accuracy"))
@@ -84,6 +84,22 @@ class Mer2023(Mer):
         ]
 
 
+class OfMmeverse(Mer):
+    """A set of MMEVerse: accuracy and weighted F1."""
+
+    name = "multimodal emotion recognition, MMEVerse"
+    stand_in = ""
+
+    def official(self, response: object, dataset: str) -> str | None:
+        """MMEVerse's script: the whole answer in lower case beside the gold as it is written, so that no answer is
+        right where labels have capitals."""
+        answer = response.strip().lower() if isinstance(response, str) else ""
+        return answer if answer in self.labels_of(dataset) else None
+
+    def official_of(self, part: str) -> str:
+        return "MMEVerse"
+
+
 class Dfew(Mer):
     """DFEW: UAR, the mean recall of the classes that have gold, and WAR, which is accuracy.
 
@@ -120,7 +136,8 @@ class OwnMer(Mer):
         return ""
 
 
-PUBLISHED = frozenset(Mer.labels) - Mer.bare  # which EmoVerse's script can score
+PUBLISHED = frozenset(Mer.labels) - frozenset(Mer.bare)  # which EmoVerse's script can score
 OWN = OwnMer()
-VARIANTS = {"mer2023": Mer2023(), "dfew": Dfew()}
+VARIANTS: dict[str, Mer] = {"mer2023": Mer2023(), "dfew": Dfew()}
+MMEVERSE = OfMmeverse()
 TASK = Mer()

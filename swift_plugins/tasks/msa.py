@@ -141,14 +141,42 @@ class MsaClasses(LabelTask):
 
 
 class MsaThree(MsaClasses):
-    """Sentiment in MELD's own three classes (`build_amt --msa three`), channel `<dataset>.msa.three`."""
+    """Sentiment in three classes (`build_amt --msa three`, and the sets of MMEVerse), channel `<dataset>.msa.three`."""
 
     name = "multimodal sentiment analysis, three classes"
     labels = dict.fromkeys(Msa.labels, ("Positive", "Neutral", "Negative"))
+    bare: set[str] = set()
     protocols = ("three",)
+
+    def official(self, response: object, dataset: str) -> str | None:
+        """MMEVerse's script: the bare word in any case, here with the full stop where the set's labels have one."""
+        answer = response.strip().lower() if isinstance(response, str) else ""
+        answer = answer if dataset in self.bare else answer.removesuffix(".")
+        return answer if answer in self.classes(dataset) else None
+
+    def official_of(self, part: str) -> str:
+        return "MMEVerse"
+
+    def score_official(self, dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Figures:
+        """Without the rows whose gold is neutral; an answer of neutral is wrong."""
+        pairs = [pair for pair in zip(golds, predictions, strict=True) if pair[0] != "neutral"]
+        counts = metrics.confusion([gold for gold, _ in pairs], [prediction for _, prediction in pairs])
+        return self.finish(dataset, counts)
+
+    def remarks(self, block: Figures) -> list[str]:
+        """How many rows the published script leaves out."""
+        neutral = block["per_class"]["strict"]["neutral"]["support"]
+        return [f"official: without the {neutral:,} rows whose gold answer is neutral"] if neutral else []
 
 
 SCORE = MsaScore()
 CLASSES = MsaClasses()
 THREE = MsaThree()
 TASK = Msa()
+
+
+def add_three(dataset: str, labels: tuple[str, ...]) -> None:
+    """Take a set of MMEVerse, whose sentiments are three, and whose answers are the label alone."""
+    if dataset not in Msa.labels:
+        Msa.labels[dataset], THREE.labels[dataset] = BINARY, labels
+        THREE.bare.add(dataset)

@@ -67,6 +67,7 @@ class Task:
     face_only: bool = False
     judged: bool = False
     has_distances: bool = False
+    of_all: bool = True
     gold_hint: str = ""  # what to look at when a gold answer cannot be read
     stand_in: str = ""  # the label that the authors' script counts where an answer is none
 
@@ -208,7 +209,7 @@ class LabelTask(Task):
     """
 
     plain: set[str] = set()
-    bare: frozenset[str] = frozenset()
+    bare: set[str] = set()
 
     def facts(self, sample: Any) -> dict[str, Any]:
         """The transcript, too: `data_prep.eri` makes reasons from these rows."""
