@@ -265,10 +265,11 @@ def wheel_counts(
     golds: Iterable[Sequence],
     predictions: Iterable[Sequence | None],
     levels: Callable[[Any], Sequence[Hashable | None]],
+    alone: Callable[[Sequence], bool] = lambda gold: len(gold) == 1,
 ) -> Counter:
-    """Counts of (wheel, emotions of the gold, emotions of the prediction), sorted tuples, and ("words",) of answers.
+    """Counts of (wheel, emotions of the gold, those of the prediction, `alone` of the gold), and ("words",) of answers.
 
-    levels: a word → its emotion on each wheel, or None.
+    Emotions are sorted tuples. levels: a word → its emotion on each wheel, or None. alone: whether the gold is one word.
     """
     counts: Counter = Counter()
     for gold, prediction in zip(golds, predictions, strict=True):
@@ -276,31 +277,33 @@ def wheel_counts(
         counts["words",] += len(prediction or ())
         for wheel in range(len(levels(""))):
             sides = (tuple(sorted({word[wheel] for word in side} - {None})) for side in (ours, theirs))
-            counts[wheel, *sides] += 1
+            counts[wheel, *sides, alone(gold)] += 1
     return counts
 
 
 def wheel_scores(counts: Counter) -> dict:
     """hit_rate, mscore, precision, recall, f, each the mean over wheels, of the rows whose gold a wheel knows.
 
-    labels_per_answer: words of an answer; gold_unmapped: share of the rows whose gold maps to nothing.
+    mscore divides by the emotions of the answer that are some row's whole gold answer: MERTools looks golds up unsplit, so
+    that those of several words count for none. labels_per_answer: words of an answer; gold_unmapped: share of the rows
+    whose gold maps to nothing.
     """
     wheels: dict[Any, Counter] = defaultdict(Counter)
     for key, count in counts.items():
-        if len(key) == 3:
+        if len(key) == 4:
             wheels[key[0]][key[1:]] += count
     sums: Counter = Counter()
     for cells in wheels.values():
-        everything = {emotion for (gold, _), count in cells.items() if count for emotion in gold}
+        candidates = {emotion for (gold, _, alone), count in cells.items() if count and alone for emotion in gold}
         found: Counter = Counter()
-        for (gold, prediction), count in cells.items():
+        for (gold, prediction, _), count in cells.items():
             if not gold:
                 found["unmapped"] += count
                 continue
             both = len(set(gold) & set(prediction))
             found["n"] += count
             found["hit"] += count * both
-            found["mscore"] += count * ratio(both, len(everything & set(prediction)))
+            found["mscore"] += count * ratio(both, len(candidates & set(prediction)))
             found["precision"] += count * ratio(both, len(prediction))
             found["recall"] += count * both / len(gold)
         precision, recall = (ratio(found[name], found["n"]) for name in ("precision", "recall"))

@@ -19,6 +19,12 @@ _WORD = re.compile(r"[^\W\d_][\w'’/-]*(?: [^\W\d_][\w'’/-]*){0,2}")  # up to
 _SEPARATOR = re.compile(r"[;,；，、\n\"'“”]|\band\b")
 
 
+class Listed(tuple):
+    """Words that were written as a list, ['sad']: MERTools takes no such gold answer for one label."""
+
+    __slots__ = ()
+
+
 class Ov(Task):
     """Answers are tuples of words in lower case."""
 
@@ -46,12 +52,14 @@ class Ov(Task):
         return text
 
     def strict(self, response: object, dataset: str) -> tuple[str, ...] | None:
-        """One to three words each between commas, none twice."""
-        pieces = response.strip().split(",") if isinstance(response, str) else []
-        words = tuple(piece.strip().lower() for piece in pieces)
-        if not words or len(set(words)) < len(words) or not all(map(_WORD.fullmatch, words)):
+        """One to three words each between commas, none twice; also as a list, ['worried', 'tired']."""
+        text = response.strip() if isinstance(response, str) else ""
+        listed = text[:1] + text[-1:] == "[]"
+        pieces = [piece.strip() for piece in (text[1:-1] if listed else text).split(",")]
+        words = tuple((piece.strip("'\"") if listed else piece).lower() for piece in pieces)
+        if len(set(words)) < len(words) or not all(map(_WORD.fullmatch, words)):
             return None
-        return words
+        return Listed(words) if listed else words
 
     def lenient(self, response: object, dataset: str) -> tuple[str, ...] | None:
         """The words that the wheels' tables know between commas, semicolons, quotes, line ends or `and`."""
@@ -76,7 +84,7 @@ class Ov(Task):
         return EXTRACTED if part == "extracted" else self
 
     def count(self, dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Counter:
-        return metrics.wheel_counts(golds, predictions, wheels.levels)
+        return metrics.wheel_counts(golds, predictions, wheels.levels, _alone)
 
     def finish(self, dataset: str, counts: Counter) -> Figures:
         return metrics.wheel_scores(counts)
@@ -109,6 +117,10 @@ class Ov(Task):
         sides = [[{word[wheel] for word in side} - {None} for side in (ours, theirs)] for wheel in range(wheels.WHEELS)]
         found = [set_f1(*both) for both in sides if both[0]]
         return sum(found) / len(found) if found else None
+
+
+def _alone(gold: Sequence[str]) -> bool:
+    return len(gold) == 1 and not isinstance(gold, Listed)
 
 
 class Extracted(Ov):
