@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-from pydantic import Field, TypeAdapter, WrapValidator, field_validator, model_validator
+from pydantic import Field, PlainValidator, TypeAdapter, field_validator, model_validator
 
 from swift_plugins.build_report import read_report
 from swift_plugins.files import (
@@ -50,11 +50,14 @@ from swift_plugins.tasks import TASKS, split_channel
 DEFAULT = CONFIGS / "mixtures.yaml"
 
 
-WEIGHTS = TypeAdapter(Annotated[dict[str, Annotated[int, Field(gt=0)]], Field(min_length=1)])
+POOLED = TypeAdapter(Annotated[list[str], Field(min_length=1)])
+WEIGHTED = TypeAdapter(Annotated[dict[str, Annotated[int, Field(gt=0)]], Field(min_length=1)])
 
 
-def _sources(value: object, as_list: Any) -> Any:
-    return WEIGHTS.validate_python(value, strict=True) if isinstance(value, dict) else as_list(value)
+def _sources(value: object) -> list[str] | dict[str, int]:
+    """As a union would read them, which names its members in what it says of an error."""
+    kind: TypeAdapter = WEIGHTED if isinstance(value, dict) else POOLED
+    return kind.validate_python(value, strict=True)
 
 
 class Lot(NamedTuple):
@@ -72,7 +75,7 @@ class Part(Config):
     A list of `sources` is pooled. A mapping gives every channel its own weight, of which `weight` is the sum.
     """
 
-    sources: Annotated[list[str] | dict[str, int], WrapValidator(_sources)]
+    sources: Annotated[list[str] | dict[str, int], PlainValidator(_sources)]
     weight: int = Field(gt=0)
     oversample: bool = False
 
@@ -340,6 +343,7 @@ class Plan:
         for task, part in self.stage.tasks.items():
             if shares := [share for share in self.shares if share.task == task]:
                 tasks[task] = self._numbers(shares)
+                tasks[task]["drawn"] = {source: s.drawn_per_source[source] for s in shares for source in s.lot.sources}
                 if isinstance(part.sources, dict):
                     tasks[task]["channels"] = {share.lot.name: self._numbers([share]) for share in shares}
         whole = sum(lot.weight for lot in self.stage.lots)
@@ -360,7 +364,7 @@ class Plan:
             "total": sum(share.total for share in shares),
             "available": sum(share.available for share in shares),
             "wanted": sum(share.wanted for share in shares),
-            "drawn": {source: share.drawn_per_source[source] for share in shares for source in share.lot.sources},
+            "drawn": sum(len(share.picks) for share in shares),
         }
 
 
