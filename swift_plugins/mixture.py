@@ -299,7 +299,9 @@ class Plan:
 
         Where channels have weights or rows come again, it also says the share of the stage, and how often a row comes.
         """
-        lines = [("task", "weight", "share", "channel", "available", "wanted", "drawn", "per row")]
+        lines: list[tuple[str, ...]] = [
+            ("task", "weight", "share", "channel", "available", "wanted", "drawn", "per row")
+        ]
         task = ""
         for share, part in zip(self.shares, _hundredths([share.lot.weight for share in self.shares]), strict=True):
             more = share.wanted > share.available
