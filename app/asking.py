@@ -109,7 +109,7 @@ def _learned(names: Sequence[str]) -> dict[str, str]:
     for name in names:
         dataset, key, _ = (*name.split("."), "", "")[:3]
         if name in stages:
-            found |= {task: part.sources[0] for task, part in stages[name].tasks.items()}
+            found |= {task: next(iter(part.sources)) for task, part in stages[name].tasks.items()}
         elif dataset in READERS:
             found |= {task: f"{dataset}.{task}" for task in _tasks_of(dataset) if key in ("", task)}
     return {key: channel for key, channel in found.items() if key in askable()}

@@ -1,9 +1,11 @@
 """How time and memory grow with the rows: build, plan, draw and score of 10^3 to 10^6 clips, each a process of its own.
 
     python -m benchmarks.scale --out output/scale [--largest 6]
+    python -m benchmarks.scale --out output/scale --curriculum 130000
 
 The clips have labels and words, no pictures: MOSEI's layout, three tenths of them in the test split that is scored.
 Writes scale.json and scale.png, and prints a line per size: seconds and largest resident memory (MB) of each step.
+With --curriculum: plan and draw of el2_perception alone, over so many rows in its channels, which get equal parts.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from swift_plugins import mixture
 from swift_plugins.files import ROOT, read_rows, run_cli, write_json, write_rows
 from swift_plugins.options import option, parse
 
@@ -33,6 +36,10 @@ DRAW = """
 from swift_plugins.mixture import draw, read_mixtures
 assert len(draw(read_mixtures(), "stage1", "amt", 15000).rows) == 15000
 """
+CURRICULUM = """
+from swift_plugins.mixture import draw, read_mixtures
+assert len(draw(read_mixtures(), "el2_perception", "amt").rows) == 200_000
+"""
 EMOTIONS = ("happy", "sad", "anger", "surprise", "disgust", "fear")
 WORDS = ("well", "really", "good", "bad", "people", "talk", "about", "movies", "that", "they", "have", "seen", "twice")
 
@@ -43,6 +50,7 @@ class Options:
 
     out: Path = option(metavar="DIR", help="folder for the data and the results")
     largest: int = option(6, metavar="E", help="the largest size is 10^E clips (6)")
+    curriculum: int | None = option(None, metavar="ROWS", help="plan and draw el2_perception over so many rows instead")
 
 
 def generate(folder: Path, clips: int) -> None:
@@ -104,6 +112,21 @@ def run(folder: Path, clips: int) -> dict:
     return {"clips": clips, "scored": rows, "steps": {name: {"s": s, "mb": mb} for name, (s, mb) in steps.items()}}
 
 
+def run_curriculum(folder: Path, rows: int) -> dict[str, tuple[float, float]]:
+    """Plan and draw of el2_perception; rows have texts of 60 words."""
+    shutil.rmtree(folder, ignore_errors=True)
+    draw = random.Random(rows)
+    lots = mixture.read_mixtures(mixture.DEFAULT).stages["el2_perception"].lots
+    for lot, count in zip(lots, mixture.apportion(rows, [1] * len(lots)), strict=True):
+        row = {"channel": lot.name, "response": "neutral", "videos": ["clips/some.mp4"]}
+        ids = (f"{lot.name.split('.')[0]}/train/clip{number:06}" for number in range(count))
+        texts = ({"id": clip, "query": " ".join(draw.choices(WORDS, k=60)), **row} for clip in ids)
+        write_rows(folder / "amt" / f"{lot.name}.train.jsonl", texts)
+    os.environ["AMT_MIXTURES"] = str(mixture.DEFAULT)
+    plan = measure(folder, "-m", "swift_plugins.mixture", "--stage", "el2_perception", "--data", "amt")
+    return {"plan": plan, "draw 200,000": measure(folder, "-c", CURRICULUM)}
+
+
 def plot(results: list[dict], path: Path) -> None:
     """Time and memory of each step over the clips, both axes logarithmic."""
     from matplotlib.figure import Figure
@@ -123,6 +146,10 @@ def plot(results: list[dict], path: Path) -> None:
 def main() -> int:
     """Measure, print, write."""
     options = parse(Options, __doc__, prog="python -m benchmarks.scale")
+    if options.curriculum:
+        steps = run_curriculum(options.out.resolve() / "curriculum", options.curriculum).items()
+        print(f"{options.curriculum:,} rows: " + ", ".join(f"{name} {s} s {mb} MB" for name, (s, mb) in steps))
+        return 0
     results = []
     for exponent in range(3, options.largest + 1):
         results.append(run(options.out.resolve() / f"1e{exponent}", 10**exponent))

@@ -57,7 +57,8 @@ def read_subset(subset: str, data: Path, size: int | None = None) -> list[dict]:
     if size is not None:
         if size > len(rows):
             raise InputError(f"amt:{subset}#{size}: there are only {len(rows):,} rows", data)
-        places = mixture.order([row["id"] for row in rows], "", mixture.read_mixtures().seed)
+        parts = [split_channel(row["channel"])[2] for row in rows]
+        places = mixture.order([row["id"] for row in rows], "", mixture.read_mixtures().seed, parts)
         rows = [rows[place] for place in places[:size]]
     return rows
 

@@ -151,12 +151,18 @@ class Meter:
                     self.known = KnownLengths(Path(folder), model, template, settings["system"])
 
     def measure(self, rows: Iterable[dict], root: Path) -> Lengths:
-        """Lengths of AMT rows, in order; media paths are relative to `root`."""
+        """Lengths of AMT rows, in order; media paths are relative to `root`.
+
+        A row that comes again, as the same object, is measured once.
+        """
+        rows = list(rows)
+        distinct = {id(row): row for row in rows}
         if self.known:
-            pairs = [self.known.of(row, partial(self._one, row, root)) for row in rows]
+            found = {key: self.known.of(row, partial(self._one, row, root)) for key, row in distinct.items()}
             self.known.save()
         else:
-            pairs = [self._one(row, root) for row in rows]
+            found = {key: self._one(row, root) for key, row in distinct.items()}
+        pairs = [found[id(row)] for row in rows]
         total, visual = zip(*pairs, strict=True) if pairs else ((), ())
         return Lengths(np.array(total, dtype=int), np.array(visual, dtype=int))
 

@@ -8,6 +8,8 @@ inside ms-swift (`swift_plugins.dataset`).
 The draw orders a task's rows by a keyed hash of (seed, task, id) and takes the first ones. It therefore depends on
 nothing but the seed and the ids: not on the order of files or lines, the rank, or the machine. A smaller draw is a
 prefix of a larger one, so `amt:stage1#1000` trains on rows that stage 2 leaves out just as it does for all of stage 1.
+A draw with replacement takes the rows of that order whose places are hashes of (seed, stage, channel, number of the
+draw), with the same properties.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import contextlib
 import glob
 import hashlib
 import os
+import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -23,10 +26,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PlainValidator, TypeAdapter, field_validator, model_validator
 
 from swift_plugins.build_report import read_report
 from swift_plugins.files import (
@@ -47,12 +50,54 @@ from swift_plugins.tasks import TASKS, split_channel
 DEFAULT = CONFIGS / "mixtures.yaml"
 
 
-class Part(Config):
-    """One task of a stage: its weight in the ratio and the channels it draws from, pooled."""
+POOLED = TypeAdapter(Annotated[list[str], Field(min_length=1)])
+WEIGHTED = TypeAdapter(Annotated[dict[str, Annotated[int, Field(gt=0)]], Field(min_length=1)])
 
+
+def _sources(value: object) -> list[str] | dict[str, int]:
+    """As a union would read them, which names its members in what it says of an error."""
+    kind: TypeAdapter = WEIGHTED if isinstance(value, dict) else POOLED
+    return kind.validate_python(value, strict=True)
+
+
+class Lot(NamedTuple):
+    """What gets rows of its own when a stage is shared out: a task, or a channel that has a weight. `name` is which."""
+
+    task: str
+    name: str
+    weight: int
+    sources: tuple[str, ...]
+
+
+class Part(Config):
+    """One task of a stage: the channels it draws from and its weight in the ratio.
+
+    A list of `sources` is pooled. A mapping gives every channel its own weight, of which `weight` is the sum.
+    """
+
+    sources: Annotated[list[str] | dict[str, int], PlainValidator(_sources)]
     weight: int = Field(gt=0)
-    sources: list[str] = Field(min_length=1)
     oversample: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sum(cls, value: Any) -> Any:
+        sources = value.get("sources") if isinstance(value, dict) else None
+        if not isinstance(sources, dict) or not all(type(weight) is int for weight in sources.values()):
+            return value
+        return {"weight": sum(sources.values())} | value
+
+    @model_validator(mode="after")
+    def _check(self) -> Part:
+        if isinstance(self.sources, dict) and self.weight != sum(self.sources.values()):
+            raise ValueError(f"weight is {self.weight}, but its sources add up to {sum(self.sources.values())}")
+        return self
+
+    def lots(self, task: str) -> list[Lot]:
+        """What the task is shared out as."""
+        if isinstance(self.sources, dict):
+            return [Lot(task, channel, weight, (channel,)) for channel, weight in self.sources.items()]
+        return [Lot(task, task, self.weight, tuple(self.sources))]
 
 
 class Stage(Config):
@@ -61,6 +106,9 @@ class Stage(Config):
     size: Any = "scarcest"
     after: list[str] = []
     disjoint: Literal["clip_task", "clip"] = "clip_task"
+    replacement: bool = False
+    absent: Literal["refuse", "leave_out"] = "refuse"
+    note: str = ""
     tasks: dict[str, Part] = Field(min_length=1)
 
     @field_validator("size")
@@ -80,9 +128,25 @@ class Stage(Config):
             for source in part.sources:
                 if not _is_channel_of(source, task):
                     raise ValueError(f"{task}: {source} is not a channel <dataset>.{task}")
+            if self.replacement and part.oversample:
+                raise ValueError(f"{task}: oversample repeats whole passes, replacement any row: give one of them")
+            if self.absent == "leave_out" and isinstance(part.sources, list):
+                raise ValueError(f"{task}: absent: leave_out needs a weight for each of its sources")
+        if self.replacement and self.size == "scarcest":
+            raise ValueError("replacement needs a size that is a number: no task is scarce where rows come again")
         if self.size == "scarcest" and all(part.oversample for part in self.tasks.values()):
             raise ValueError("size is scarcest, but every task oversamples, so none sets it")
         return self
+
+    @property
+    def lots(self) -> list[Lot]:
+        """What the stage is shared out as, in the order of the file."""
+        return [lot for task, part in self.tasks.items() for lot in part.lots(task)]
+
+    @property
+    def pooled(self) -> bool:
+        """Whether no channel has a weight of its own."""
+        return all(isinstance(part.sources, list) for part in self.tasks.values())
 
 
 def _is_channel_of(source: str, task: str) -> bool:
@@ -119,15 +183,18 @@ class Mixtures(Config):
 
 
 class ChannelFile:
-    """The rows of `<channel>.<split>.jsonl`: their ids in memory, themselves on the disk."""
+    """The rows of `<channel>.<split>.jsonl`: ids and parts of their channels in memory, themselves on the disk."""
 
     def __init__(self, data: Path | str, channel: str, split: str):
         self.path = Path(data) / f"{channel}.{split}.jsonl"
         self.channel = channel
         self.ids: list[str] = []
+        self.parts: list[str] = []
         self.offsets = array("q")
         if self.path.is_file():
-            self.ids = [row["id"] for row in check_rows(self.path, channel, self.offsets)]
+            for row in check_rows(self.path, channel, self.offsets):
+                self.ids.append(row["id"])
+                self.parts.append(sys.intern(row["channel"][len(channel) + 1 :]))
 
     def read(self, numbers: Sequence[int]) -> list[dict]:
         """The rows with these numbers, counted from 0; `InputError` where the file has changed since the draw."""
@@ -142,29 +209,36 @@ class ChannelFile:
 
 
 def _read(picks: Sequence[tuple[ChannelFile, int]]) -> list[dict]:
-    """The rows of some picks, in their order; each file is opened once."""
-    numbers: dict[ChannelFile, list[int]] = {}
+    """The rows of some picks, in their order; each file is opened once, each row read once."""
+    numbers: dict[ChannelFile, set[int]] = {}
     for file, number in picks:
-        numbers.setdefault(file, []).append(number)
-    rows = {file: iter(file.read(wanted)) for file, wanted in numbers.items()}
-    return [next(rows[file]) for file, _ in picks]
+        numbers.setdefault(file, set()).add(number)
+    rows: dict[tuple[ChannelFile, int], dict] = {}
+    for file, some in numbers.items():
+        wanted = sorted(some)
+        rows |= {(file, number): row for number, row in zip(wanted, file.read(wanted), strict=True)}
+    return [rows[pick] for pick in picks]
 
 
 @dataclass(frozen=True)
 class Share:
-    """What a stage takes of one task. `total` counts the rows of its channels, `available` those that earlier
-    stages left, `wanted` its part of the stage's size, `picks` what was drawn: (file, number of the row)."""
+    """What a stage takes of one lot. `total` counts the rows of its channels, `available` those that earlier stages
+    left, `wanted` its part of the stage's size, `picks` what was drawn: (file, number of the row)."""
 
-    task: str
-    part: Part
+    lot: Lot
     total: int
     available: int
     wanted: int
     picks: tuple[tuple[ChannelFile, int], ...]
 
+    @property
+    def task(self) -> str:
+        """Its task."""
+        return self.lot.task
+
     @cached_property
     def rows(self) -> list[dict]:
-        """The rows that were drawn, in the order of the draw."""
+        """The rows that were drawn, in the order of the draw; a row that comes again is the same object."""
         return _read(self.picks)
 
     @cached_property
@@ -174,23 +248,27 @@ class Share:
 
     @property
     def short(self) -> bool:
-        """Whether the task has fewer rows than its share."""
+        """Whether the lot has fewer rows than its share."""
         return len(self.picks) < self.wanted
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The draw of one stage. `largest` is the largest size that keeps the ratio without repeating a row."""
+    """The draw of one stage. `largest` is the largest size that keeps the ratio without repeating a row; `left_out`
+    what `absent: leave_out` leaves out."""
 
     name: str
+    stage: Stage
     shares: tuple[Share, ...]
     largest: int
+    left_out: tuple[Lot, ...] = ()
 
     @property
     def rows(self) -> list[dict]:
-        """All rows drawn, mixed: shuffled by the same kind of hash, so that tasks alternate."""
+        """All rows drawn, mixed: shuffled by the same kind of hash, so that tasks alternate. A row that comes again
+        is the same object."""
         picks = [
-            (_key(self.name, share.task, number, file.ids[row]), file, row)
+            (_key(self.name, share.lot.name, number, file.ids[row]), file, row)
             for share in self.shares
             for number, (file, row) in enumerate(share.picks)
         ]
@@ -198,12 +276,16 @@ class Plan:
         return _read([(file, row) for _, file, row in picks])
 
     def check(self) -> None:
-        """Raise `InputError` when a task has fewer rows than its share."""
+        """Raise `InputError` when a task, or a channel with a weight, has fewer rows than its share, and when all of
+        them were left out."""
+        if not self.shares:
+            names = ", ".join(lot.name for lot in self.left_out)
+            raise InputError(f"{self.name} has nothing to draw: no channel of it has rows ({names}); build them first")
         short = [share for share in self.shares if share.short]
         if not short:
             return
         lacks = "; ".join(
-            f"{s.task} wants {s.wanted:,} rows and has {s.available:,} ({', '.join(s.part.sources)})" for s in short
+            f"{s.task} wants {s.wanted:,} rows and has {s.available:,} ({', '.join(s.lot.sources)})" for s in short
         )
         advice = (
             f"the largest size that keeps the ratio is {self.largest:,} (amt:{self.name}#{self.largest})"
@@ -213,52 +295,84 @@ class Plan:
         raise InputError(f"{self.name} is too scarce: {lacks}; {advice}")
 
     def table(self) -> str:
-        """The plan as text, one line per channel."""
-        head = ("task", "weight", "channel", "available", "wanted", "drawn")
-        lines = [head]
-        for share in self.shares:
-            for source in share.part.sources:
-                first = source == share.part.sources[0]
-                left = f"{share.available:,}" + (f" of {share.total:,}" if share.available != share.total else "")
-                lines.append(
-                    (
-                        share.task if first else "",
-                        str(share.part.weight) if first else "",
-                        source,
-                        left if first else "",
-                        f"{share.wanted:,}" if first else "",
-                        f"{share.drawn_per_source[source]:,}"
-                        + (" TOO SCARCE" if share.short else " repeated" if share.wanted > share.available else ""),
-                    )
-                )
-        wanted, drawn = sum(s.wanted for s in self.shares), sum(len(s.picks) for s in self.shares)
-        lines.append(("total", "", "", "", f"{wanted:,}", f"{drawn:,}"))
-        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-        return "\n".join(
+        """The plan as text: a line per channel, what is left out, the stage's note.
+
+        Where channels have weights or rows come again, it also says the share of the stage, and how often a row comes.
+        """
+        lines: list[tuple[str, ...]] = [
+            ("task", "weight", "share", "channel", "available", "wanted", "drawn", "per row")
+        ]
+        task = ""
+        for share, part in zip(self.shares, _hundredths([share.lot.weight for share in self.shares]), strict=True):
+            more = share.wanted > share.available
+            fate = " TOO SCARCE" if share.short else " repeated" if more and not self.stage.replacement else ""
+            left = f"{share.available:,}" + (f" of {share.total:,}" if share.available != share.total else "")
+            times = f"{len(share.picks) / share.available:.2f}" if share.available else ""
+            name = "" if share.task == task else share.task
+            for number, source in enumerate(share.lot.sources):
+                drawn = f"{share.drawn_per_source[source]:,}{fate}"
+                weight = str(share.lot.weight)
+                line = (name, weight, f"{part / 100:.2f} %", source, left, f"{share.wanted:,}", drawn, times)
+                lines.append(("", "", "", source, "", "", drawn, "") if number else line)
+            task = share.task
+        of_stage = "100.00 %" if self.shares else ""
+        sums = sum(share.wanted for share in self.shares), sum(len(share.picks) for share in self.shares)
+        lines.append(("total", "", of_stage, "", "", *(f"{count:,}" for count in sums), ""))
+        if self.stage.pooled and not self.stage.replacement:
+            lines = [line[:2] + line[3:7] for line in lines]
+        head, widths = lines[0], [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = [
             "  ".join(
-                cell.ljust(width) if i in (0, 2) or (i == 5 and "S" in cell) else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+                cell.ljust(width)
+                if name in ("task", "channel") or (name == "drawn" and "S" in cell)
+                else cell.rjust(width)
+                for name, cell, width in zip(head, line, widths, strict=True)
             ).rstrip()
             for line in lines
-        )
+        ]
+        return "\n".join([*text, *filter(None, (self._left_out(), self.stage.note.strip()))])
+
+    def _left_out(self) -> str:
+        """What is left out, with the part of the stage that it would have been; nothing where nothing is."""
+        parts = dict(zip(self.stage.lots, _hundredths([lot.weight for lot in self.stage.lots]), strict=True))
+        told = ", ".join(f"{lot.name} {parts[lot] / 100:.2f} %" for lot in self.left_out)
+        whole = sum(parts[lot] for lot in self.left_out)
+        return f"left out: {told}; {whole / 100:.2f} % of the stage in all" if told else ""
 
     def as_json(self) -> dict:
-        """The plan's numbers."""
+        """The plan's numbers; shares of the stage as exact fractions, those of what is left out of the whole stage."""
+        tasks: dict[str, dict] = {}
+        for task, part in self.stage.tasks.items():
+            if shares := [share for share in self.shares if share.task == task]:
+                tasks[task] = self._numbers(shares)
+                tasks[task]["drawn"] = {source: s.drawn_per_source[source] for s in shares for source in s.lot.sources}
+                if isinstance(part.sources, dict):
+                    tasks[task]["channels"] = {share.lot.name: self._numbers([share]) for share in shares}
+        whole = sum(lot.weight for lot in self.stage.lots)
         return {
             "stage": self.name,
             "size": sum(len(share.picks) for share in self.shares),
             "largest": self.largest,
-            "tasks": {
-                share.task: {
-                    "weight": share.part.weight,
-                    "total": share.total,
-                    "available": share.available,
-                    "wanted": share.wanted,
-                    "drawn": {source: share.drawn_per_source[source] for source in share.part.sources},
-                }
-                for share in self.shares
-            },
+            "tasks": tasks,
+            "left_out": {lot.name: str(Fraction(lot.weight, whole)) for lot in self.left_out},
+            "note": self.stage.note.strip(),
         }
+
+    def _numbers(self, shares: Sequence[Share]) -> dict:
+        weight = sum(share.lot.weight for share in shares)
+        return {
+            "weight": weight,
+            "share": str(Fraction(weight, sum(share.lot.weight for share in self.shares))),
+            "total": sum(share.total for share in shares),
+            "available": sum(share.available for share in shares),
+            "wanted": sum(share.wanted for share in shares),
+            "drawn": sum(len(share.picks) for share in shares),
+        }
+
+
+def _hundredths(weights: Sequence[int]) -> list[int]:
+    """Hundredths of a per cent that the weights are of their sum; they add up to 100 %."""
+    return apportion(10_000, weights) if weights else []
 
 
 def apportion(size: int, weights: Sequence[int]) -> list[int]:
@@ -285,10 +399,14 @@ def _key(*parts: object) -> bytes:
     return hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=16).digest()
 
 
-def order(ids: Sequence[str], task: str, seed: int) -> np.ndarray:
-    """The numbers of the rows with these ids in the order in which they are drawn for `task`."""
+def order(ids: Sequence[str], task: str, seed: int, parts: Sequence[str] = ()) -> np.ndarray:
+    """The numbers of the rows with these ids in the order in which they are drawn for `task`.
+
+    parts: of their channels, which tell rows of one id apart (`mafw.think` and `mafw.think.multi`).
+    """
     keys = np.frombuffer(b"".join(_key(seed, task, clip) for clip in ids), dtype=">u8").reshape(-1, 2)
-    return np.lexsort((keys[:, 1], keys[:, 0]))
+    ties = (np.array(parts),) if any(parts) else ()
+    return np.lexsort((*ties, keys[:, 1], keys[:, 0]))
 
 
 def read_mixtures(path: Path | str | None = None) -> Mixtures:
@@ -301,7 +419,7 @@ def check_rows(path: Path, channel: str, offsets: array | None = None) -> Iterat
     """The rows of a channel's file, one at a time; `offsets` takes where each of them begins.
 
     Raises `InputError` for a row without id, query, response or with another channel than the file's, and for an id
-    that comes twice.
+    that comes twice in one part of the channel.
     """
     seen: set[str] = set()
     for number, row in read_rows(path, offsets):
@@ -312,14 +430,15 @@ def check_rows(path: Path, channel: str, offsets: array | None = None) -> Iterat
         if not all(isinstance(name, str) for key in MEDIA for name in row.get(key) or ()):
             raise InputError("images, videos and audios are not lists of paths", path, number)
         try:
-            source = ".".join(split_channel(row["channel"])[:2])
+            dataset, task, part = split_channel(row["channel"])
         except ValueError as error:
             raise InputError(str(error), path, number) from None
-        if source != channel:
+        if f"{dataset}.{task}" != channel:
             raise InputError(f"channel {row['channel']} in a file of {channel}", path, number)
-        if row["id"] in seen:
+        key = f"{row['id']}\x1f{part}" if part else row["id"]
+        if key in seen:
             raise InputError(f"duplicate id {row['id']}", path, number)
-        seen.add(row["id"])
+        seen.add(key)
         yield row
 
 
@@ -340,8 +459,14 @@ class _Pool:
 def _pool(files: Sequence[ChannelFile], task: str, seed: int, taken: set[str]) -> _Pool:
     rows = [(file, number) for file in files for number in range(len(file.ids))]
     left = [(file, number) for file, number in rows if file.ids[number] not in taken] if taken else rows
-    places = order([file.ids[number] for file, number in left], task, seed)
+    parts = [file.parts[number] for file, number in left]
+    places = order([file.ids[number] for file, number in left], task, seed, parts)
     return _Pool(len(rows), [left[place] for place in places])
+
+
+def _again(left: list, count: int, *key: object) -> list:
+    """`count` draws with replacement, each at a place that the hash of `key` and its number names."""
+    return [left[int.from_bytes(_key(*key, number), "big") % len(left)] for number in range(count)]
 
 
 def whole(name: str, data: Path) -> Stage | None:
@@ -375,7 +500,8 @@ def draw(mixtures: Mixtures, name: str, data: Path | str, size: int | None = Non
     A dataset or a channel is a stage, too: all its rows.
 
     A task with too few rows gives fewer (`Plan.check` refuses that); it is never padded. What `after` stages take is
-    their configured draw, or all rows of a task that is too scarce for it.
+    their configured draw, or all rows of a task that is too scarce for it. A stage with replacement draws from the rows
+    that these left, as often as it wants.
     """
     data = Path(data)
     if not data.is_dir():
@@ -391,29 +517,34 @@ def draw(mixtures: Mixtures, name: str, data: Path | str, size: int | None = Non
             taken[share.task] |= {file.ids[number] for file, number in share.picks}
     if stage.disjoint == "clip":
         taken = dict.fromkeys(taken, set().union(*taken.values()))
-    for source in (source for part in stage.tasks.values() for source in part.sources):
+    for source in (source for lot in stage.lots for source in lot.sources):
         if source not in files:
             files[source] = ChannelFile(data, source, "train")
+    there = {lot: any(files[source].ids for source in lot.sources) for lot in stage.lots}
+    lots = [lot for lot in stage.lots if there[lot] or stage.absent == "refuse"]
     pools = {
-        task: _pool([files[source] for source in part.sources], task, mixtures.seed, taken[task])
-        for task, part in stage.tasks.items()
+        lot: _pool([files[source] for source in lot.sources], lot.task, mixtures.seed, taken[lot.task]) for lot in lots
     }
-    parts = stage.tasks
-    weights = [part.weight for part in parts.values()]
+    weights = [lot.weight for lot in lots]
+    oversample = {lot: stage.replacement or stage.tasks[lot.task].oversample for lot in lots}
     largest = 0
-    if all(pools[task].left or part.oversample for task, part in parts.items()):
-        limits = [None if part.oversample else len(pools[task].left) for task, part in parts.items()]
+    if all(pools[lot].left or oversample[lot] for lot in lots):
+        limits = [None if oversample[lot] else len(pools[lot].left) for lot in lots]
         largest = largest_size(weights, limits) if any(limit is not None for limit in limits) else 0
     if size is None:
         size = largest if stage.size == "scarcest" else stage.size
     shares = []
-    for (task, part), wanted in zip(parts.items(), apportion(size, weights), strict=True):
-        left = pools[task].left
-        if size == 0:  # scarcest, and some task has no rows at all: name it instead of drawing nothing
+    for lot, wanted in zip(lots, apportion(size, weights), strict=True):
+        left = pools[lot].left
+        if size == 0:  # scarcest, and some lot has no rows at all: name it instead of drawing nothing
             wanted = max(wanted, int(not left))
-        passes = -(-wanted // len(left)) if part.oversample and left else 1
-        shares.append(Share(task, part, pools[task].total, len(left), wanted, tuple((left * passes)[:wanted])))
-    return Plan(name, tuple(shares), largest)
+        if stage.replacement and left:
+            picks = _again(left, wanted, mixtures.seed, name, lot.name)
+        else:
+            passes = -(-wanted // len(left)) if oversample[lot] and left else 1
+            picks = (left * passes)[:wanted]
+        shares.append(Share(lot, pools[lot].total, len(left), wanted, tuple(picks)))
+    return Plan(name, stage, tuple(shares), largest, tuple(lot for lot in stage.lots if lot not in pools))
 
 
 @dataclass(frozen=True)

@@ -171,6 +171,23 @@ def test_a_row_is_measured_once(made, model, tmp_path, monkeypatch, measured, ca
     ]
 
 
+def again(folder, monkeypatch):
+    """A mixtures file whose stage draws sixty times from six rows."""
+    stage = "{size: 60, replacement: true, tasks: {msa: {sources: {mosei.msa: 1}}}}"
+    (folder / "mixtures.yaml").write_text(f"stages: {{again: {stage}}}", encoding="utf-8")
+    monkeypatch.setenv("AMT_MIXTURES", str(folder / "mixtures.yaml"))
+
+
+@pytest.mark.swift
+def test_a_row_that_comes_again_is_measured_once(made, model, tmp_path, monkeypatch, measured, capsys):
+    monkeypatch.delenv("AMT_CACHE")
+    again(tmp_path, monkeypatch)
+    assert doctor(made, model, "--stage", "again", "--settings", "stage1") == 0
+    assert sorted(measured) == [f"mosei/train/{number}" for number in range(6)]
+    output = capsys.readouterr().out
+    assert "again: 60 samples" in output and "60 steps" in output  # 30 batches of 2, twice
+
+
 @pytest.mark.swift
 @pytest.mark.parametrize("change", ["tokenizer", "system", "segments", "pieces", "broken", "cut", "another number"])
 def test_what_decides_lengths_has_them_measured_anew(made, model, tmp_path, monkeypatch, measured, change):

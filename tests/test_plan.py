@@ -170,6 +170,15 @@ def test_the_plan_of_rows_is_that_of_the_length_plan(made, tiny, tmp_path, capsy
 
 
 @pytest.mark.swift
+def test_rows_that_come_again_are_planned(made, tiny, tmp_path, monkeypatch):
+    test_length_plan.again(tmp_path, monkeypatch)
+    config = made / "config"
+    values = plan.read_settings(config, "stage1", None, [])
+    stage = plan.from_data("again", tiny, config, made / "amt", values)
+    assert len(stage.rows) == 60 and len(set(stage.rows)) <= 6
+
+
+@pytest.mark.swift
 def test_what_does_not_fit_gives_status_one(capsys, monkeypatch):
     command = ["plan", "emoverse-8b", "--gpu", "rtx3090", "--preset", "24gb", "--", "--gradient_checkpointing", "false"]
     monkeypatch.setattr("sys.argv", command)
