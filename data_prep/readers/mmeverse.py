@@ -222,7 +222,7 @@ class MmeverseReader:
 
     def _gold(self, task: str, cell: str, split: str, column: str, path: Path, line: int) -> Any:
         """The label, or the labels, of a cell in lower case; None for one that the split leaves out."""
-        if not cell.strip():
+        if not cell.strip(" ;,"):
             raise InputError(f"{column} is blank", path, line)
         if task == "ov":
             return tuple(word for part in re.split(r"[,;]", cell.strip("[] ")) if (word := fold(part.strip("'\" "))))
@@ -234,7 +234,7 @@ class MmeverseReader:
 
     def _label(self, task: str, cell: str, split: str, column: str, path: Path, line: int) -> str | None:
         labels = self.set.labels[task]
-        values = self.set.values_of(task, split)
+        values = self.set.values_of(split)
         if fold(cell) in values:
             return values[fold(cell)]
         known = {fold(label): label.lower() for label in labels}
