@@ -165,10 +165,9 @@ class MmeverseReader:
 
     def _columns(self, split: str, labels: bool = True) -> dict[str, str]:
         """Role → column, as far as they are the same for all rows of the split."""
-        found = {role: of if isinstance(of, str) else of.get(split) for role, of in self.set.columns.items()}
-        if not labels:
-            found = {role: found[role] for role in ("clip", "part", "split") if role in found}
-        return {role: column for role, column in found.items() if column}
+        found = {role: self.set.column_of(role, split) for role in self.set.columns}
+        roles = tuple(found) if labels else ("clip", "part", "split")
+        return {role: column for role, column in found.items() if column and role in roles}
 
     def _split(self, cell: str) -> str | None:
         """The split that a cell stands for, None for one that is read in no split."""
