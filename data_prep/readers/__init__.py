@@ -7,7 +7,8 @@ clip (`PEAK_FRAMES`). One whose files hold what fer.jsonl and eri.jsonl would sa
 compare with, `PUBLISHED` (split → name → number), `own_data(splits)` (split → why it is no part of the published
 dataset), `durations(root, split)` (sample id → seconds), `known_bad_clips(split)` (sample id → path). To add one: write
 it, add its line here, its label set in `swift_plugins/tasks/` and its channels in configs/mixtures.yaml. A dataset that
-is declared in a file (`swift_plugins.declared`) gets an instance of the one reader `data_prep.readers.declared`.
+is declared in a file (`swift_plugins.declared`) gets an instance of the one reader `data_prep.readers.declared`. The
+sets of MMEVerse are no part of the list: some have the name of a dataset here, and their tables lie in one folder.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from swift_plugins.files import InputError
 
 SPLITS = ("train", "dev", "test")
 
+# Tasks of the tables of MMEVerse (`data_prep.readers.mmeverse`) and of readers that name them in their `TASKS`.
+OF_TABLES = ("mlmer", "intent", "ov", "audio", "image", "think")
+
 READERS: dict[str, Any] = {"meld": meld, "ecf": ecf, "mosei": mosei}
 READERS |= {reader.name: reader for reader in (merr.READER, merr.COARSE_READER)}
 READERS |= {"mer2023": mer2023, "dfew": dfew}
@@ -32,7 +36,7 @@ def tasks_of(dataset: str) -> tuple[str, ...]:
     """The tasks that rows are built for, where a sample has a gold answer for them."""
     from swift_plugins.tasks import TASKS  # here: an extension that it loads adds to READERS, which must be there
 
-    return getattr(READERS[dataset], "TASKS", tuple(TASKS))
+    return getattr(READERS[dataset], "TASKS", tuple(task for task in TASKS if task not in OF_TABLES))
 
 
 def own(given: Iterable[str], root: Path | None = None) -> dict[str, Path]:
