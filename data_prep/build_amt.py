@@ -5,8 +5,9 @@
     python -m data_prep.build_amt --mmeverse DIR --split train --out AMT_DIR [--mmeverse-sets mafw,bold]
 
 Any subset of the datasets; the second form reads the tables of MMEVerse that DIR holds. Writes
-AMT_DIR/<dataset>.<task>.<split>.jsonl and AMT_DIR/report.<split>.json: rows per channel, everything that was dropped or changed with its reason, and the paper's Table 1 beside the totals.
-With --audio a row lists the sound track of its clip, where there is one, as `audios`; models that do not hear leave it.
+AMT_DIR/<dataset>.<task>.<split>.jsonl and AMT_DIR/report.<split>.json: rows per channel, everything that was dropped or
+changed with its reason, and the paper's Table 1 beside the totals. With --audio a row lists the sound track of its
+clip, where there is one, as `audios`; models that do not hear leave it.
 Rows of MMEVerse always do, and list a frame of the clip as well, which is cut once to DIR/frames/; rows of its `audio`
 and `image` tasks list nothing but the sound, or the frame.
 FER and ERI rows come from <dataset dir>/fer.jsonl and eri.jsonl where they exist (`data_prep.fer`, `data_prep.eri`).

@@ -269,7 +269,7 @@ def wheel_counts(
 ) -> Counter:
     """Counts of (wheel, emotions of the gold, those of the prediction, `alone` of the gold), and ("words",) of answers.
 
-    Emotions are sorted tuples. levels: a word → its emotion on each wheel, or None. alone: whether the gold is one word.
+    Emotions are sorted tuples. levels: a word → its emotion on each wheel, or None. alone: whether a gold is one word.
     """
     counts: Counter = Counter()
     for gold, prediction in zip(golds, predictions, strict=True):
@@ -284,9 +284,9 @@ def wheel_counts(
 def wheel_scores(counts: Counter) -> dict:
     """hit_rate, mscore, precision, recall, f, each the mean over wheels, of the rows whose gold a wheel knows.
 
-    mscore divides by the emotions of the answer that are some row's whole gold answer: MERTools looks golds up unsplit, so
-    that those of several words count for none. labels_per_answer: words of an answer; gold_unmapped: share of the rows
-    whose gold maps to nothing.
+    mscore divides by the emotions of the answer that are some row's whole gold answer: MERTools looks golds up unsplit,
+    so that those of several words count for none. labels_per_answer: words of an answer; gold_unmapped: share of the
+    rows whose gold maps to nothing.
     """
     wheels: dict[Any, Counter] = defaultdict(Counter)
     for key, count in counts.items():

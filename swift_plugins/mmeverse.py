@@ -56,6 +56,11 @@ class Set(Config):
             raise ValueError(f"clips: no field {{{wrong[0]}}} here; there are clip, split")
         return self
 
+    def column_of(self, role: Role, split: str) -> str | None:
+        """The column of a role in the rows of a split; None where there is none."""
+        of = self.columns.get(role)
+        return of if of is None or isinstance(of, str) else of.get(split)  # type: ignore[call-overload]
+
     def values_of(self, split: str) -> dict[str, str | None]:
         """Word of the table, folded → the label that it stands for in a split, in lower case."""
         found = {**self.values.get("all", {}), **self.values.get(split, {})}  # type: ignore[call-overload]

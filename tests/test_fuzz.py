@@ -111,6 +111,7 @@ class Input:
 
 
 BUILD = "data_prep.build_amt --missing-media text-only --jobs 1 --out out"
+MMEVERSE = f"{BUILD} --mmeverse raw/mmeverse --split train"
 SCORE = "compute_result result.jsonl --json out/scores.json"
 ERI = "data_prep.eri.run --media-root raw --clue-model seer --reason-model thinker --clue-url {url} --reason-url {url}"
 AGENTS = "data_prep.eri.run --media-root raw --agent image=seer --agent reason=thinker --agent-url image={url}"
@@ -150,6 +151,9 @@ INPUTS = [
         ),
         tuple(f"sample_1.{name}" for name in ("pseu_emotion", "text", "AU_list", "peak_index", "smp_reason_caption")),
     ),
+    Input("raw/mmeverse/MAFW.csv", (MMEVERSE, MMEVERSE.replace("train", "test"))),
+    Input("raw/mmeverse/MAFW_AU_gpt.csv", (MMEVERSE,)),
+    Input("raw/mmeverse/MAFW_peak.json", (MMEVERSE,)),
     Input("raw/mer2023/test_NCEV.txt", (f"{BUILD} --mer2023 raw/mer2023 --split test",)),
     Input("raw/merr/MERR_coarse_grained.json", (f"{BUILD} --merr-coarse raw/merr --split train",)),
     Input("raw/merr/transcription_en_all.csv", (f"{BUILD} --merr-coarse raw/merr --split train",)),
@@ -329,6 +333,12 @@ def make_world(folder: Path, url: str) -> None:
     for split, number in (("train", 1), ("test", 1400)):
         files[f"raw/ecf/Subtask_2_{split}.json"] = json.dumps([conversation(number), conversation(number + 1)])
     files["raw/dfew/label/single_trainset_1.csv"] = "video_name,label\n1,1\n00002,7\n"
+    table = "video_id,mode,single_label,multi_label,text_whisper,response_Qwen2Audio,response_Qwen25vl_72B"
+    rows = ["1,train,fear,fear;anxiety,Oh no,A high voice.,A face.", "2,test,anger,anger,Go,,"]
+    files["raw/mmeverse/MAFW.csv"] = "\n".join([table, *rows]) + "\n"
+    reasoned = f"{table},gpt-4o-mini_Single,gpt-4o-mini_Multi\n{rows[0]},Since she trembles.,Both are heard.\n"
+    files["raw/mmeverse/MAFW_AU_gpt.csv"] = reasoned
+    files["raw/mmeverse/MAFW_peak.json"] = json.dumps({"00001": {"peak_index": 3}})
     files["raw/mer2023/test_NCEV.txt"] = "sample_1 12 sad -10\nsample_2 30 happy 1.5\n"
     merr = dict.fromkeys(("sample_1", "sample_2"), MERR_RECORD)
     files["raw/merr/MERR_fine_grained.json"] = files["raw/merr/MERR_coarse_grained.json"] = json.dumps(merr)

@@ -1,8 +1,9 @@
 """Synthetic annotation tables as MMEVerse has them, with clips that are drawn and voices that are heard in them.
 
 `python -m data_prep.demo --out DIR --sound --mmeverse` writes DIR/mmeverse/: of seven sets of different kinds the
-table, the table with reasons, the peak frames and the clips. Labels follow what the drawn person feels, descriptions what the
-face and the voice really do, and a reason names both. The words are the same for every set, MER2023's Chinese included.
+table, the table with reasons, the peak frames and the clips. Labels follow what the drawn person feels, descriptions
+what the face and the voice really do, and a reason names both. The words are the same for
+every set, MER2023's Chinese included.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ clip (`PEAK_FRAMES`). One whose files hold what fer.jsonl and eri.jsonl would sa
 compare with, `PUBLISHED` (split → name → number), `own_data(splits)` (split → why it is no part of the published
 dataset), `durations(root, split)` (sample id → seconds), `known_bad_clips(split)` (sample id → path). To add one: write
 it, add its line here, its label set in `swift_plugins/tasks/` and its channels in configs/mixtures.yaml. A dataset that
-is declared in a file (`swift_plugins.declared`) gets an instance of the one reader `data_prep.readers.declared`.
+is declared in a file (`swift_plugins.declared`) gets an instance of the one reader `data_prep.readers.declared`. The
+sets of MMEVerse are no part of the list: some have the name of a dataset here, and their tables lie in one folder.
 """
 
 from __future__ import annotations

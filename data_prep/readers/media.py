@@ -20,7 +20,8 @@ from swift_plugins.files import InputError, atomic_open
 from swift_plugins.frames import count_frames, read_frames, too_large
 from swift_plugins.sound import has_sound
 
-Thing, Found = TypeVar("Thing"), TypeVar("Found")
+Thing = TypeVar("Thing")
+Found = TypeVar("Found")
 POLICIES = ("drop", "text-only", "error")
 SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".m4v", ".webm", ".mpg", ".flv", ".wmv")
 # The longest annotated clip of MOSEI lasts 110 s; MELD's clips of minutes are cut at the wrong place.

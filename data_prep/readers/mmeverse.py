@@ -165,10 +165,9 @@ class MmeverseReader:
 
     def _columns(self, split: str, labels: bool = True) -> dict[str, str]:
         """Role → column, as far as they are the same for all rows of the split."""
-        found = {role: of if isinstance(of, str) else of.get(split) for role, of in self.set.columns.items()}
-        if not labels:
-            found = {role: found[role] for role in ("clip", "part", "split") if role in found}
-        return {role: column for role, column in found.items() if column}
+        found = {role: self.set.column_of(role, split) for role in self.set.columns}
+        roles = tuple(found) if labels else ("clip", "part", "split")
+        return {role: column for role, column in found.items() if column and role in roles}
 
     def _split(self, cell: str) -> str | None:
         """The split that a cell stands for, None for one that is read in no split."""
@@ -222,7 +221,7 @@ class MmeverseReader:
 
     def _gold(self, task: str, cell: str, split: str, column: str, path: Path, line: int) -> Any:
         """The label, or the labels, of a cell in lower case; None for one that the split leaves out."""
-        if not cell.strip():
+        if not cell.strip(" ;,"):
             raise InputError(f"{column} is blank", path, line)
         if task == "ov":
             return tuple(word for part in re.split(r"[,;]", cell.strip("[] ")) if (word := fold(part.strip("'\" "))))
@@ -234,7 +233,7 @@ class MmeverseReader:
 
     def _label(self, task: str, cell: str, split: str, column: str, path: Path, line: int) -> str | None:
         labels = self.set.labels[task]
-        values = self.set.values_of(task, split)
+        values = self.set.values_of(split)
         if fold(cell) in values:
             return values[fold(cell)]
         known = {fold(label): label.lower() for label in labels}
