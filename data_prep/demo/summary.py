@@ -3,7 +3,7 @@
 python -m data_prep.demo.summary OUTPUT             # the folder of shell/demo.sh: stage{1,2}.test.scores.json
 python -m data_prep.demo.summary OUTPUT --leaks     # the leaks that the doctor found there
 python -m data_prep.demo.summary OUTPUT --hearing   # the folder of shell/emotion_llama_demo.sh: with sound and without
-python -m data_prep.demo.summary OUTPUT --curriculum   # of shell/emotion_llama_v2_demo.sh: stages, with fusion and without
+python -m data_prep.demo.summary OUTPUT --curriculum   # of emotion_llama_v2_demo.sh: stages, with fusion and without
 """
 
 from __future__ import annotations
