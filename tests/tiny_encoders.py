@@ -12,12 +12,9 @@ from transformers import (
     VideoMAEModel,
     ViTMAEConfig,
     ViTMAEModel,
-    WhisperConfig,
-    WhisperFeatureExtractor,
-    WhisperModel,
 )
 
-from data_prep.demo.emotion_llama import hubert
+from data_prep.demo.emotion_llama import hubert, whisper
 
 WIDTH, SIDE = 32, 32
 COMMON = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -30,15 +27,10 @@ def tiny_encoder(name: str, folder: Path, seed: int = 0) -> Path:
     if name == "hubert":
         hubert(folder, seed, WIDTH)
         return folder
-    elif name == "whisper":
-        heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_layers": 2, "decoder_layers": 1}
-        sizes = {"d_model": WIDTH, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "vocab_size": 100}
-        tokens = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 1)
-        model = WhisperModel(
-            WhisperConfig(**heads, **sizes, **tokens, num_mel_bins=20, max_source_positions=100, init_std=0.2)
-        )
-        WhisperFeatureExtractor(feature_size=20, chunk_length=2).save_pretrained(folder)
-    elif name == "videomae":
+    if name == "whisper":
+        whisper(folder, seed, WIDTH)
+        return folder
+    if name == "videomae":
         decoder = {"decoder_hidden_size": 16, "decoder_num_attention_heads": 2, "decoder_intermediate_size": 16}
         model = VideoMAEModel(VideoMAEConfig(**COMMON, **PICTURE, **decoder))
     elif name == "eva_video":

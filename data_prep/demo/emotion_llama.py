@@ -2,9 +2,9 @@
 
     python -m data_prep.demo.emotion_llama --rows AMT --out DIR
 
-writes DIR/eva.pth (EVA-CLIP-g's keys), DIR/llama (a Llama folder, its tokenizer of the words of the rows) and
-DIR/hubert. Nothing in them was trained; the same rows and seed give the same numbers. shell/emotion_llama_demo.sh
-trains on them, the tests of Emotion-LLaMA take theirs from here, too.
+writes DIR/eva.pth (EVA-CLIP-g's keys), DIR/llama (a Llama folder, its tokenizer of the words of the rows), DIR/hubert
+and DIR/whisper. Nothing in them was trained; the same rows and seed give the same numbers. shell/emotion_llama_demo.sh
+and shell/emotion_llama_v2_demo.sh train on them, the tests of Emotion-LLaMA take theirs from here, too.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
     Wav2Vec2FeatureExtractor,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperModel,
 )
 
 from swift_plugins.files import InputError, read_rows, run_cli
@@ -127,6 +130,21 @@ def hubert(folder: Path, seed: int = 0, width: int = 32, convolutions: int = 16)
     Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(folder)
 
 
+def whisper(folder: Path, seed: int = 0, width: int = 32, bins: int = 20, seconds: int = 2) -> None:
+    """Save a Whisper that knows nothing, for `bins` of mel and windows of `seconds`, and its preprocessing."""
+    torch.manual_seed(seed)
+    layers = {
+        f"{part}_{name}": 4 if name == "attention_heads" else width * 3 // 2
+        for part in ("encoder", "decoder")
+        for name in ("attention_heads", "ffn_dim")
+    }
+    sizes = {"d_model": width, "encoder_layers": 2, "decoder_layers": 1, "vocab_size": 100, "init_std": 0.2}
+    tokens = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 1)
+    window = {"num_mel_bins": bins, "max_source_positions": 50 * seconds}
+    WhisperModel(WhisperConfig(**layers, **sizes, **tokens, **window)).save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=bins, chunk_length=seconds).save_pretrained(folder)
+
+
 def texts(folders: Iterable[Path]) -> Iterable[str]:
     """Queries and answers of the training rows of folders."""
     for folder in folders:
@@ -150,6 +168,7 @@ def main() -> int:
         sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4, "initializer_range": 0.05}
         llama(part / "llama", tokenizer(said), options.seed, **sizes)
         hubert(part / "hubert", options.seed, width=64, convolutions=32)
+        whisper(part / "whisper", options.seed, width=64, bins=40, seconds=4)
         part.chmod(0o755)
         os.rename(part, options.out)
     finally:

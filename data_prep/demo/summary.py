@@ -3,16 +3,20 @@
 python -m data_prep.demo.summary OUTPUT             # the folder of shell/demo.sh: stage{1,2}.test.scores.json
 python -m data_prep.demo.summary OUTPUT --leaks     # the leaks that the doctor found there
 python -m data_prep.demo.summary OUTPUT --hearing   # the folder of shell/emotion_llama_demo.sh: with sound and without
+python -m data_prep.demo.summary OUTPUT --curriculum   # of emotion_llama_v2_demo.sh: stages, with fusion and without
 """
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from swift_plugins.files import InputError, read_json, run_cli
 from swift_plugins.options import option, parse
 from swift_plugins.scoring.scores import flatten
+from swift_plugins.tasks import task_of
 
 # channel, figure (first: as the scorer calls it), what it means
 SHOWN = (
@@ -32,6 +36,7 @@ class Options:
     output: Path = option(positional=True, metavar="OUTPUT", help="where shell/demo.sh wrote")
     leaks: bool = option(False, help="the doctor's leaks instead of the scores")
     hearing: bool = option(False, help="the emotions that Emotion-LLaMA names with sound and without")
+    curriculum: bool = option(False, help="the benchmarks of Emotion-LLaMAv2 by stage, with fusion and without")
 
 
 def table(first: dict, second: dict) -> list[str]:
@@ -70,6 +75,50 @@ def hearing(output: Path) -> list[str]:
     return said
 
 
+FUSIONS = {"conv-attention": "fusion", "none": "no fusion"}
+
+
+def curriculum(output: Path) -> list[str]:
+    """A line a benchmark: stage 1 and stage 2, with fusion and without, mean ± deviation over seeds; then their means.
+
+    The figure is the task's first, as the published script counts it where hit rates and sets are concerned.
+    """
+    found: dict[tuple[str, int], list[dict]] = {}
+    for kind in FUSIONS:
+        for number in (1, 2):
+            paths = sorted(output.glob(f"{kind}/*/stage{number}.test.scores.json"))
+            found[kind, number] = [scores for path in paths if isinstance(scores := read_json(path), dict)]
+            if not paths or len(found[kind, number]) < len(paths):
+                raise InputError(f"holds no scores of stage {number}", output / kind)
+    columns = [f"{FUSIONS[kind]} {number}" for kind, number in found]
+    said = [f"{'':<20}{'':<13}" + "".join(f"{column:>14}" for column in columns) + f"{'majority':>10}"]
+    sums: dict[tuple[str, int], list[list[float]]] = {column: [] for column in found}
+    for channel in next(iter(found.values()))[0]:
+        reading, figure = figure_of(channel)
+        line = f"{channel:<20}{figure.replace('_', ' '):<13}"
+        for column, scores in found.items():
+            values = [100 * flatten(block[channel][reading])[figure] for block in scores]
+            sums[column].append(values)
+            line += f"{spread(values):>14}"
+        known = found["none", 1][0][channel]["baselines"].get("majority")
+        said.append(line + (f"{100 * flatten(known)[figure]:10.1f}" if known else ""))
+    means = [[statistics.mean(seed) for seed in zip(*values, strict=True)] for values in sums.values()]
+    return [*said, f"{'mean':<33}" + "".join(f"{spread(values):>14}" for values in means)]
+
+
+def figure_of(channel: str) -> tuple[str, str]:
+    """(reading, figure) that stands for a channel."""
+    task, dataset = task_of(channel)
+    if task.key == "ov":
+        return "official", "f" if dataset == "ov_merd" else "hit_rate"
+    return "strict", task.headlines[0][0]
+
+
+def spread(values: Sequence[float]) -> str:
+    """`41.2 ± 1.3`; the number alone where there is one."""
+    return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+
+
 def main() -> int:
     """Print the table."""
     options = parse(Options, __doc__, prog="python -m data_prep.demo.summary")
@@ -80,8 +129,8 @@ def main() -> int:
             if finding["kind"] == "leak":
                 print(f"   found: {finding['where']}: {finding['detail']}")
         return 0
-    if options.hearing:
-        print("\n".join(hearing(output)))
+    if options.hearing or options.curriculum:
+        print("\n".join((hearing if options.hearing else curriculum)(output)))
         return 0
     blocks = [read_json(output / f"stage{number}.test.scores.json") for number in (1, 2)]
     for number, found in enumerate(blocks, 1):
