@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -119,6 +121,47 @@ def test_mixtures(path):
     ratios = {name: {task: part.weight for task, part in stages[name].tasks.items()} for name in ("stage1", "stage2")}
     assert ratios == {"stage1": {"msa": 6, "fer": 3, "mer": 1}, "stage2": {"mer": 3, "eri": 3, "ecpe": 3, "msa": 1}}
     assert stages["stage2"].after == ["stage1"]
+
+
+SETS = {  # what a set is drawn by, as Emotion-LLaMAv2 was trained, and its label tasks
+    "mer2023": (60, ["mer"]),
+    "caer": (135, ["mer"]),
+    "dfew": (135, ["mer"]),
+    "mc_eiu": (120, ["mer", "intent"]),
+    "mafw": (105, ["mer", "mlmer"]),
+    "bold": (135, ["mlmer"]),
+    "e3": (195, ["mer"]),
+    "iemocap": (120, ["mer"]),
+    "ch_sims_v2_s": (60, ["msa"]),
+    "mosei": (240, ["msa"]),
+    "cmu_mosi": (45, ["msa"]),
+    "meld": (150, ["mer", "msa"]),
+}
+
+
+@pytest.mark.parametrize(
+    "name, then, weights, twice, whole, general",
+    [
+        ("el2_perception", ["audio", "image"], {}, {}, 2041, "26.5 %"),
+        ("el2_cognition", ["eri", "think"], {"mc_eiu": 150}, {"mc_eiu": "intent", "mafw": "think"}, 2237, "31.6 %"),
+    ],
+)
+def test_the_curriculum_of_emotion_llama_v2(name, then, weights, twice, whole, general):
+    """A set by its weight, then a task of its pool, each as likely as the others."""
+    from swift_plugins.mixture import read_mixtures
+
+    stage = read_mixtures(CONFIGS / "mixtures.yaml").stages[name]
+    drawn = {dataset: weights.get(dataset, weight) for dataset, (weight, _) in SETS.items()}
+    expected: Counter = Counter()
+    for dataset, (_, labels) in SETS.items():
+        pool = [*labels, *then, *([twice[dataset]] if dataset in twice else [])]
+        for task in pool:
+            expected[f"{dataset}.{task}"] += Fraction(drawn[dataset], len(pool) * sum(drawn.values()))
+    total = sum(lot.weight for lot in stage.lots)
+    assert {lot.name: Fraction(lot.weight, total) for lot in stage.lots} == expected
+    assert sum(expected.values()) == 1
+    assert stage.replacement and stage.absent == "leave_out" and stage.size == 10 * 5000 * 4 and not stage.after
+    assert general in stage.note and f"{100 * (1 - sum(drawn.values()) / whole):.1f} %" == general
 
 
 def test_system_turn_is_one_text():
