@@ -57,13 +57,14 @@ def _add_labels(dataset: declared.Declared) -> None:
 
 def _add_mmeverse() -> None:
     """Give the tasks the label sets of configs/mmeverse.yaml, but for those of datasets that have theirs already."""
+    tasks: dict[str, LabelTask] = {"mer": mer.TASK, "mlmer": mlmer.TASK, "intent": intent.TASK}
     for name, described in mmeverse.SETS.items():
         for key, words in described.labels.items():
             if key == "msa":
                 msa.add_three(name, tuple(words))
-            elif name not in TASKS[key].labels:
-                TASKS[key].add_labels(name, tuple(words))
-                TASKS[key].bare.add(name)
+            elif name not in tasks[key].labels:
+                tasks[key].add_labels(name, tuple(words))
+                tasks[key].bare.add(name)
                 if key == "mer":
                     mer.VARIANTS[name] = mer.MMEVERSE
 

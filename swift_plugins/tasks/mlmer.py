@@ -39,7 +39,7 @@ class Mlmer(LabelTask):
             raise ValueError("no label cannot be a target")
         return "; ".join(label for label in self.labels_of(dataset) if label.lower() in gold)
 
-    def strict(self, response: object, dataset: str) -> tuple[str, ...] | None:
+    def strict(self, response: object, dataset: str) -> Any:
         """Labels as the set writes them between "; " or ", ", which owners use both; none twice."""
         if not isinstance(response, str):
             return None
@@ -48,14 +48,14 @@ class Mlmer(LabelTask):
             return None
         return tuple(label.lower() for label in labels if label in pieces)
 
-    def lenient(self, response: object, dataset: str) -> tuple[str, ...] | None:
+    def lenient(self, response: object, dataset: str) -> Any:
         """The labels that stand by themselves between commas, semicolons, line ends or `and`; others are skipped."""
         if not isinstance(response, str):
             return None
         pieces = {piece.strip(" .!*\"'[]-_").lower() for piece in _SEPARATOR.split(without_reasoning(response))}
         return tuple(label for label in self.classes(dataset) if label in pieces) or None
 
-    def official(self, response: object, dataset: str) -> tuple[str, ...]:
+    def official(self, response: object, dataset: str) -> Any:
         """MMEVerse's script: whatever stands between `;` and `,`, in lower case."""
         pieces = re.split("[;,]", response) if isinstance(response, str) else []
         return tuple(sorted({word for piece in pieces if (word := piece.strip().lower())}))

@@ -31,12 +31,7 @@ class Think(Task):
 
     def __init__(self, labelled: LabelTask, field: str, part: str = ""):
         self.labelled, self.field, self.part = labelled, field, part
-        self.headlines = labelled.headlines
-
-    @property
-    def labels(self) -> Mapping[str, tuple[str, ...]]:
-        """Those of the label's task."""
-        return self.labelled.labels
+        self.headlines, self.labels = labelled.headlines, labelled.labels
 
     def golds(self, sample: Any, records: Mapping[str, dict], options: Any) -> Iterator[Gold | LeftOut]:
         record = records.get("eri", {})
