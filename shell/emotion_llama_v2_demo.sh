@@ -11,14 +11,14 @@ export CONFIG DATA="$OUTPUT/amt" RESUME=1
 export LOG_LEVEL="${LOG_LEVEL:-WARNING}" # of ms-swift, which else prints every layer of the model
 unset AMT_ENCODERS
 seeds=("${@:-42}")
-tables="$OUTPUT/tables" files="$OUTPUT/files" heads=4
+tables="$OUTPUT/raw/mmeverse" files="$OUTPUT/files" heads=4
 hold_output
 source "$SCRIPTS/steps.sh"
 
 generate() {
-    rm -rf "$tables.part" "$OUTPUT"/.tables.part.* # of a kill
-    python -m data_prep.demo.mmeverse --out "$tables.part"
-    mv "$tables.part" "$tables"
+    rm -rf "$OUTPUT/raw.part" "$OUTPUT"/.raw.part.* # of a kill
+    python -m data_prep.demo --out "$OUTPUT/raw.part" --sound --mmeverse
+    mv "$OUTPUT/raw.part" "$OUTPUT/raw"
 }
 build() {
     for split in train test; do
