@@ -175,7 +175,7 @@ def main() -> int:
             f"answer_{options.config}",
             runs.answer,
             lambda: runs.answer(*one, cache=False),
-            min(options.runs, 3),
+            options.runs,
         )
     return 0
 
