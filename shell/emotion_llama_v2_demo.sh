@@ -51,8 +51,10 @@ train() {
     local script="$1" fusion="$2" seed="$3" more=()
     [ "$fusion" != none ] ||
         more=(--modules_to_save llama_proj llama_proj_video llama_proj_audio embed_tokens lm_head)
-    SIZE="$4" stage "$fusion" "$seed" bash "$SCRIPTS/$script" --seed "$seed" --data_seed "$seed" ${more[@]+"${more[@]}"}
+    SIZE="$4" NPROC_PER_NODE="${processes:-${NPROC_PER_NODE:-1}}" stage "$fusion" "$seed" bash "$SCRIPTS/$script" --seed "$seed" --data_seed "$seed" ${more[@]+"${more[@]}"}
 }
+# Two processes share the work where there are cores for them.
+if [ "$(getconf _NPROCESSORS_ONLN)" -gt 1 ] && ! has_accelerator; then processes="${NPROC_PER_NODE:-2}"; fi
 answer() {
     STAGE="$1" bash "$SCRIPTS/test.sh"
 }
@@ -64,9 +66,9 @@ step "EVA-CLIP and Whisper: features for every clip" "$OUTPUT/features/complete"
 for seed in "${seeds[@]}"; do
     for fusion in conv-attention none; do
         run="$OUTPUT/$fusion/$seed" name="seed $seed, fusion $fusion"
-        step "$name: stage 1, perception" "$run/stage1.test.jsonl" train first_stage.sh "$fusion" "$seed" 6000
+        step "$name: stage 1, perception" "$run/stage1.test.jsonl" train first_stage.sh "$fusion" "$seed" 4800
         step "$name: answers after stage 1" "$run/stage1.test.jsonl" stage "$fusion" "$seed" answer stage1
-        step "$name: stage 2, cognition" "$run/stage2.test.jsonl" train second_stage.sh "$fusion" "$seed" 3000
+        step "$name: stage 2, cognition" "$run/stage2.test.jsonl" train second_stage.sh "$fusion" "$seed" 2400
         step "$name: answers after stage 2" "$run/stage2.test.jsonl" stage "$fusion" "$seed" answer stage2
     done
 done
