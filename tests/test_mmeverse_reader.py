@@ -120,6 +120,14 @@ def test_every_set_reads_its_own_table(tmp_path):
     assert mmeverse.there(tmp_path) == (list(SETS), []) and set(TABLES) == set(SETS)
 
 
+def test_a_score_is_its_sign(tmp_path):
+    write(tmp_path, "sims", ["a,test,-0.4,x", "b,test,0.0,x", "c,test,1,x"])
+    assert [s.sentiment for s in read(tmp_path, "sims", "test")] == ["negative", "neutral", "positive"]
+    write(tmp_path, "sims", ["a,test,nan,x"])
+    with pytest.raises(InputError, match=r"SIMS.csv:2: val_label is 'nan', not one of Neutral"):
+        read(tmp_path, "sims", "test")
+
+
 def test_texts_by_split_and_person(tmp_path):
     write(tmp_path, "mer2023")
     assert [sample.text for sample in read(tmp_path, "mer2023") + read(tmp_path, "mer2023", "test")] == [
