@@ -278,12 +278,20 @@ def test_training_draws_from_a_pool(tmp_path):
     queries = [wording.query(sample, "mer") for sample in read(tmp_path, "mer2023")]
     pool = set(queries)
     first = (
-        "Please determine which emotion label in the video represents: angry, happy, neutral, sad, surprise, worried"
+        "Please determine which emotion label in the video represents: happy, sad, neutral, angry, worried, surprise"
     )
     assert f" The person in video says: Oh no.  [emotion] {first}. " in pool  # as Emotion-LLaMA's
     assert len(pool) == 7 and max(map(queries.count, pool)) < 60
     assert queries == [wording.query(sample, "mer") for sample in read(tmp_path, "mer2023")]
     assert all("You are a helpful" not in query for query in pool)
+
+
+def test_queries_are_the_originals_to_the_byte(tmp_path, shared):
+    golden = json.loads((shared / "emotion_llama/emotion_llama_v2/golden.json").read_text())["instructions"][0]
+    said = "I never knew that you could do this."
+    write(tmp_path, "mer2023", [f"{n},train,sad,{said},x" for n in range(60)], TABLES["mer2023"][0])
+    wording = prompts.load(None, [], ["mer2023"])
+    assert golden.partition("</Vid>")[2] in {wording.query(sample, "mer") for sample in read(tmp_path, "mer2023")}
 
 
 def test_reasons_have_no_full_stop_and_e3_its_person(tmp_path):
