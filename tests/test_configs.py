@@ -18,7 +18,16 @@ SWIFT = sorted(p for p in CONFIGS.glob("*/*.yaml") if p.name not in OURS and p n
 STAGES = [p for p in SWIFT if p.stem in ("stage1", "stage2")]
 PAPER = [p for p in STAGES if p.parent.name.startswith("emoverse")]
 MIXTURES = sorted(CONFIGS.glob("**/mixtures.yaml"))
-OWN = {"prompts.yaml", "au_columns.yaml", "facs.yaml", "mixtures.yaml", "eri.yaml", "judge.yaml", "published.yaml"}
+OWN = {
+    "prompts.yaml",
+    "au_columns.yaml",
+    "facs.yaml",
+    "mixtures.yaml",
+    "mmeverse.yaml",
+    "eri.yaml",
+    "judge.yaml",
+    "published.yaml",
+}
 
 
 def ids(paths):
