@@ -9,6 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 export CONFIG DATA="$OUTPUT/amt" RESUME=1
 export LOG_LEVEL="${LOG_LEVEL:-WARNING}" # of ms-swift, which else prints every layer of the model
+export AMT_MAX_NEW_TOKENS="${AMT_MAX_NEW_TOKENS-mer=12,msa=12,intent=12,ov=16,mlmer=32}" # of these labels, all there is to say
 unset AMT_ENCODERS
 seeds=("${@:-42}")
 tables="$OUTPUT/raw/mmeverse" files="$OUTPUT/files" heads=4
@@ -66,9 +67,9 @@ step "EVA-CLIP and Whisper: features for every clip" "$OUTPUT/features/complete"
 for seed in "${seeds[@]}"; do
     for fusion in conv-attention none; do
         run="$OUTPUT/$fusion/$seed" name="seed $seed, fusion $fusion"
-        step "$name: stage 1, perception" "$run/stage1.test.jsonl" train first_stage.sh "$fusion" "$seed" 4800
+        step "$name: stage 1, perception" "$run/stage1.test.jsonl" train first_stage.sh "$fusion" "$seed" 4000
         step "$name: answers after stage 1" "$run/stage1.test.jsonl" stage "$fusion" "$seed" answer stage1
-        step "$name: stage 2, cognition" "$run/stage2.test.jsonl" train second_stage.sh "$fusion" "$seed" 2400
+        step "$name: stage 2, cognition" "$run/stage2.test.jsonl" train second_stage.sh "$fusion" "$seed" 1600
         step "$name: answers after stage 2" "$run/stage2.test.jsonl" stage "$fusion" "$seed" answer stage2
     done
 done
