@@ -52,12 +52,13 @@ class Ov(Task):
         return text
 
     def strict(self, response: object, dataset: str) -> tuple[str, ...] | None:
-        """One to three words each between commas, none twice; also as a list, ['worried', 'tired']."""
+        """One to three words each between commas, or what the wheels' tables know, none twice; also as a list, ['worried',
+        'tired']."""
         text = response.strip() if isinstance(response, str) else ""
         listed = text[:1] + text[-1:] == "[]"
         pieces = [piece.strip() for piece in (text[1:-1] if listed else text).split(",")]
         words = tuple((piece.strip("'\"") if listed else piece).lower() for piece in pieces)
-        if len(set(words)) < len(words) or not all(map(_WORD.fullmatch, words)):
+        if len(set(words)) < len(words) or not all(_WORD.fullmatch(word) or wheels.known(word) for word in words):
             return None
         return Listed(words) if listed else words
 

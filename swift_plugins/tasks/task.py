@@ -49,7 +49,8 @@ class Task:
     → (part under which it is scored, mark of its rows). unit: what an answer of several parts is made of, "" for one
     label; member_name: what the figures per class are of. face_only: its picture is the peak frame whatever else the
     row's other tasks look at. judged: an LLM judge can mark its answers. has_distances: answers point to other
-    lines, see `distances`.
+    lines, see `distances`. of_all: built of every dataset that has gold answers for it, and asked of clips of one's own;
+    else only where a reader names it.
     """
 
     key: str
