@@ -41,8 +41,8 @@ class Description(Text):
         return metrics.text_overlap(counts)
 
     def reward(self, gold: Any, prediction: Any, dataset: str) -> float | None:
-        """ROUGE-L."""
-        return metrics.text_overlap(metrics.text_counts([gold], [prediction]))["rouge_l"]
+        """None: other words are not wrong."""
+        return None
 
 
 AUDIO = Description("audio", "description of what is heard")

@@ -52,8 +52,7 @@ class Ov(Task):
         return text
 
     def strict(self, response: object, dataset: str) -> tuple[str, ...] | None:
-        """One to three words each between commas, or what the wheels' tables know, none twice; also as a list, ['worried',
-        'tired']."""
+        """One to three words each between commas, or what the wheels know, none twice; also as a list, ['sad']."""
         text = response.strip() if isinstance(response, str) else ""
         listed = text[:1] + text[-1:] == "[]"
         pieces = [piece.strip() for piece in (text[1:-1] if listed else text).split(",")]
