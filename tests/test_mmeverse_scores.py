@@ -390,3 +390,19 @@ def test_the_page_holds_every_new_channel(tmp_path):
     for channel, _, _, words in rows:
         assert f'<section id="{channel}">' in page
         assert all(word in page for word in words), channel
+
+
+def test_beside_another_system_and_an_earlier_run(score, tmp_path):
+    """Hit rate and micro-F1 of two results of the same rows: their difference, and what changed."""
+    for channel, figure, gold, worse in (
+        ("mer2023.ov", "hit_rate", "angry", "sad"),
+        ("mafw.mlmer", "micro_f1", "anger; fear", "anger"),
+    ):
+        score(channel, [(gold, gold)] * 5 + [(worse, gold)] * 5)
+        (tmp_path / "result.jsonl").rename(tmp_path / "other.jsonl")
+        options = ("--against", tmp_path / "other.jsonl", "--before", tmp_path / "other.jsonl")
+        block, said = score(channel, [(gold, gold)] * 10, *options, "--bootstrap", 20)
+        beside = block["against"]["figures"][figure]
+        assert beside["ours"] == 1 and beside["theirs"] == block["before"]["strict"][figure]
+        assert beside["difference"] == pytest.approx(1 - beside["theirs"]) and beside["difference"] > 0
+        assert f"{100 * beside['theirs']:.2f} → 100.00" in said

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swift_plugins.files import InputError
@@ -71,6 +71,7 @@ def test_rewards(channel, solution, completion, answer, form, pairs, aus, reason
         assert REWARDS[name](completion, channel, solution) == (None if value is None else pytest.approx(value)), reason
 
 
+@settings(deadline=None)
 @given(st.text(), st.sampled_from(["meld.mer", "mosei.msa", "mosei.fer", "mosei.eri", "ecf.ecpe", *OF_MMEVERSE]))
 def test_rewards_of_any_text_are_within_bounds(text, channel):
     gold = {"mer": "joy", "msa": "positive", "fer": ("cheeks raised",), "eri": "happy", "ecpe": ((1, "joy", 1),)}

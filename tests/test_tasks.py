@@ -4,7 +4,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from swift_plugins import wheels
 from swift_plugins.declared import check_labels
 from swift_plugins.tasks import TASKS, split_channel, task_of
 from swift_plugins.tasks.eri import emotion_in
@@ -55,7 +54,7 @@ def test_split_channel_refuses(channel):
         ("mlmer", "bold", ("doubt/confusion", "fear"), "Doubt/Confusion; Fear"),
         ("intent", "mc_eiu", "questioning", "questioning"),
         ("ov", "ov_merd", ("worried", "a bit tired"), "worried, a bit tired"),
-        ("ov", "ov_merd", ("at a loss for words",), "at a loss for words"),  # more than three, but of the wheels
+        ("ov", "ov_merd", ("at a loss for words",), "at a loss for words"),
         ("audio", "mafw", "A low voice.", "A low voice."),
         ("image", "mafw", "He frowns.", "He frowns."),
     ],
@@ -83,7 +82,7 @@ def test_target(task, dataset, gold, text):
         ("ov", "ov_merd", ()),
         ("ov", "ov_merd", ("tired, sad",)),  # would read back as two words
         ("ov", "ov_merd", ("sad", "sad")),
-        ("ov", "ov_merd", ("the person is rather sad",)),  # a sentence
+        ("ov", "ov_merd", ("the person in this clip is sad",)),  # a sentence
         ("audio", "mafw", " "),
         ("think", "mafw", (" ", "anger")),  # no thought
         ("think", "mafw", ("why</think>", "anger")),  # would read back as another thought
@@ -167,10 +166,10 @@ def test_target_refuses(task, dataset, gold):
         ("ov", "Worried, tired", ("worried", "tired"), ("worried", "tired"), "case does not matter"),
         ("ov", "['worried', 'tired']", ("worried", "tired"), ("worried", "tired"), "a list, as OV-MERD has its gold"),
         ("ov", "worried; tired", None, ("worried", "tired"), "another separator"),
-        ("ov", "worried and tired", ("worried and tired",), ("worried and tired",), "three words are one emotion"),
+        ("ov", "worried and tired", ("worried and tired",), ("worried and tired",), "a few words are one emotion"),
         ("ov", "sad, sad", None, ("sad",), "twice"),
         ("ov", "sad, ", None, ("sad",), "a separator with nothing behind it"),
-        ("ov", "The person is very sad.", None, None, "a sentence names nothing"),
+        ("ov", "The person is very sad.", None, None, "a full stop makes a sentence, which names nothing"),
         ("ov", "sad. Quite so.\nangry", None, ("angry",), "what the wheels know between line ends"),
         ("ov", "<think>sad?</think>\nangry", None, ("angry",), "what was thought is no answer"),
         ("ov", "[]", None, None, "an empty list"),
@@ -356,10 +355,13 @@ def test_several_labels_read_back_in_the_order_of_the_set(dataset, data):
     assert TASKS["mlmer"].strict(text, dataset) == TASKS["mlmer"].lenient(text, dataset) == expected
 
 
-FORMS = sorted(form for form in ("worried", "at a loss for words", "self-conscious", "joyful") if wheels.known(form))
-words = st.one_of(st.sampled_from(FORMS), st.from_regex(r"[a-z]{1,8}(?: [a-zé'-]{1,8}){0,2}", fullmatch=True))
+words = st.one_of(
+    st.sampled_from(["worried", "at a loss for words", "self-conscious"]),
+    st.from_regex(r"[a-z]{1,8}(?: [a-zé'-]{1,8}){0,2}", fullmatch=True),
+)
 
 
+@settings(deadline=None)
 @given(st.lists(words, min_size=1, max_size=6, unique=True))
 def test_open_words_read_back(gold):
     try:
@@ -369,6 +371,7 @@ def test_open_words_read_back(gold):
     assert TASKS["ov"].strict(text, "ov_merd") == TASKS["ov"].lenient(text, "ov_merd") == tuple(gold)
 
 
+@settings(deadline=None)
 @given(st.text(), st.sampled_from(["mafw.think", "meld.think", "cmu_mosi.think.three", "bold.think.multi"]), st.data())
 def test_a_thought_and_its_answer_read_back(reason, channel, data):
     task, dataset = task_of(channel)
@@ -418,7 +421,7 @@ answers = st.one_of(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)  # the first answer waits for the wheels' tables
 @given(answers)
 @example("Joy.\x85")
 @example("5_joy,2;5_joy,2\u2028")
