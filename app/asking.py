@@ -48,8 +48,8 @@ class Answer:
 
 
 def askable() -> list[str]:
-    """The tasks that can be asked of a clip alone: those whose wording needs no dialogue."""
-    return [key for key, task in TASKS.items() if not task.fields]
+    """The tasks that can be asked of a clip alone: those of all datasets whose wording needs no dialogue."""
+    return [key for key, task in TASKS.items() if task.of_all and not task.fields]
 
 
 def checkpoint_and_channels(options: ModelOptions, wanted: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
@@ -90,7 +90,9 @@ def channels(wanted: Sequence[str], dataset: str | None = None, trained: Sequenc
     found = {}
     for key in wanted:
         if key not in askable():
-            reason = "is asked of a dialogue, not of a clip" if key in TASKS else "is no task"
+            reason = "is no task"
+            if key in TASKS:
+                reason = "is asked of a dialogue, not of a clip" if TASKS[key].fields else "is of MMEVerse's rows alone"
             raise InputError(f"--task {key} {reason}; there are {', '.join(askable())}")
         channel = f"{dataset}.{key}" if dataset else last.get(key)
         task = TASKS[key]

@@ -23,7 +23,8 @@ generate() {
 }
 build() {
     for split in train test; do
-        python -m data_prep.build_amt --split "$split" --mmeverse "$tables" --out "$DATA" --media-root "$OUTPUT"
+        python -m data_prep.build_amt --split "$split" --mmeverse "$tables" --out "$DATA" --media-root "$OUTPUT" \
+            --prompts "$CONFIG_DIR/prompts.yaml"
     done
 }
 # Of what is published the language model and the image encoder; the fusion is new either way.
@@ -67,9 +68,9 @@ step "EVA-CLIP and Whisper: features for every clip" "$OUTPUT/features/complete"
 for seed in "${seeds[@]}"; do
     for fusion in conv-attention none; do
         run="$OUTPUT/$fusion/$seed" name="seed $seed, fusion $fusion"
-        step "$name: stage 1, perception" "$run/stage1.test.jsonl" train first_stage.sh "$fusion" "$seed" 4000
+        step "$name: stage 1, perception" "$run/stage1.test.jsonl" train first_stage.sh "$fusion" "$seed" 3600
         step "$name: answers after stage 1" "$run/stage1.test.jsonl" stage "$fusion" "$seed" answer stage1
-        step "$name: stage 2, cognition" "$run/stage2.test.jsonl" train second_stage.sh "$fusion" "$seed" 1600
+        step "$name: stage 2, cognition" "$run/stage2.test.jsonl" train second_stage.sh "$fusion" "$seed" 1200
         step "$name: answers after stage 2" "$run/stage2.test.jsonl" stage "$fusion" "$seed" answer stage2
     done
 done

@@ -12,6 +12,7 @@ fractions. Nothing to average over gives 0.0, never a crash.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -272,11 +273,16 @@ def wheel_counts(
     Emotions are sorted tuples. levels: a word → its emotion on each wheel, or None. alone: whether a gold is one word.
     """
     counts: Counter = Counter()
+
+    @functools.cache  # the same few answers come again and again
+    def emotions(words: tuple) -> list[tuple]:
+        """Of each wheel."""
+        found = [levels(word) for word in words]
+        return [tuple(sorted({word[wheel] for word in found} - {None})) for wheel in range(len(levels("")))]
+
     for gold, prediction in zip(golds, predictions, strict=True):
-        ours, theirs = ([levels(word) for word in words or ()] for words in (gold, prediction))
         counts["words",] += len(prediction or ())
-        for wheel in range(len(levels(""))):
-            sides = (tuple(sorted({word[wheel] for word in side} - {None})) for side in (ours, theirs))
+        for wheel, sides in enumerate(zip(emotions(tuple(gold)), emotions(tuple(prediction or ())), strict=True)):
             counts[wheel, *sides, alone(gold)] += 1
     return counts
 

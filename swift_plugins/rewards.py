@@ -11,7 +11,8 @@ checkpoint is then that of the lowest loss, as everywhere in ms-swift, or with `
 
 A reward is between 0 and 1, or None where it does not apply to the row's task, which ms-swift leaves out of the sum:
 
-amt_answer   the lenient reading is right: the label, all AUs, all pairs, the emotion that a reason names
+amt_answer   the lenient reading is right: the label, all AUs, all pairs, the emotion that a reason names; of several
+             labels or words (mlmer, ov) the F1
 amt_format   the strict reading exists: the answer has the exact form
 amt_pairs    F1 of the emotion-cause pairs (ecpe); nothing predicted where there is no cause is 1
 amt_aus      F1 of the AUs that the phrases stand for (fer)
@@ -48,7 +49,7 @@ def _gold(channel: str, solution: str) -> tuple[Task, str, object]:
 
 
 def answer_reward(completion: str, channel: str, solution: str) -> float | None:
-    """1 for a right answer in any form; None for a reason (eri) whose gold names no single emotion."""
+    """1 for a right answer in any form; None for free text, but for a reason (eri) whose gold names one emotion."""
     task, dataset, gold = _gold(channel, solution)
     return task.reward(gold, task.lenient(completion, dataset), dataset)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import runpy
@@ -99,6 +100,24 @@ def in_process(*args: object, cwd: Path | None = None, **env: str) -> subprocess
             runpy.run_path(command, run_name="__main__")
     said = (stream.buffer.getvalue().decode() for stream in (out, err))
     return subprocess.CompletedProcess(args, ended.value.code or 0, *said)
+
+
+@pytest.fixture
+def score(tmp_path) -> Callable[..., tuple[dict, str]]:
+    """Score (response, gold) pairs of a channel as a user does; returns (JSON block, what was printed)."""
+
+    def run(channel: str, pairs, *options: object) -> tuple[dict, str]:
+        path = tmp_path / "result.jsonl"
+        rows = [
+            {"id": f"{channel}/{number}", "channel": channel, "response": response, "labels": gold}
+            for number, (response, gold) in enumerate(pairs)
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        done = in_process(ROOT / "compute_result.py", path, "--json", tmp_path / "scores.json", *options)
+        assert done.returncode == 0, done.stderr
+        return json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))[channel], done.stdout
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -148,6 +148,7 @@ def test_a_clip_that_lasts_too_long(tmp_path):
         (("{tmp}",), "holds neither a video nor a picture"),
         (("ask.py", "--task", "ecpe"), "--task ecpe is asked of a dialogue, not of a clip"),
         (("ask.py", "--task", "joy"), "--task joy is no task"),
+        (("ask.py", "--task", "mlmer"), "--task mlmer is of MMEVerse's rows alone; there are msa, mer, fer, eri"),
         (("ask.py", "--dataset", "none", "--task", "mer"), "--dataset none: no such dataset; there are meld"),
         (("ask.py", "--text", "a", "--text-file", "b"), "not both"),
         (("ask.py", "--text", "x" * (LONGEST_TEXT + 1)), "the transcript has 5,001 characters"),

@@ -264,6 +264,7 @@ def test_what_is_wrong_ends_in_one_line_and_writes_nothing(dialogues, project, t
         (talk | {"labels": talk["labels"] | {"mer": ["Joy", "Anger"]}}, "talk.csv:3: emotion is 'calm', not one of"),
         (talk | {"name": "meld"}, "name: meld is a dataset of the project; give yours another"),
         (talk | {"labels": talk["labels"] | {"mre": ["a", "b"]}}, "mre is no task (one of msa, mer"),
+        (talk | {"labels": talk["labels"] | {"think": ["joy", "anger"]}}, "the labels of think are those of mer"),
         (talk | {"labels": talk["labels"] | {"ecpe": ["joy", "Anger"]}}, "labels.ecpe: 'Anger' cannot be read back"),
         (talk | {"prompts": {"mer": "{nonsense}"}}, "prompts: "),
         (talk | {"source": "none.csv"}, "holds no none.csv"),

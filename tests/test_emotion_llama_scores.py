@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 
 import pytest
@@ -12,29 +11,10 @@ from swift_plugins import metrics
 from swift_plugins.files import CONFIGS, InputError
 from swift_plugins.scoring.judge import first_number, load, read_score
 from swift_plugins.tasks import TASKS
-from tests.conftest import ROOT, in_process
 from tests.model_server import Asked, ModelServer
 
 SIX = TASKS["mer"].labels["mer2023"]
 SEVEN = TASKS["mer"].labels["dfew"]
-
-
-@pytest.fixture
-def score(tmp_path):
-    """Score (response, gold) pairs of a channel as a user does; returns (JSON block, what was printed)."""
-
-    def run(channel: str, pairs, *options: object) -> tuple[dict, str]:
-        path = tmp_path / "result.jsonl"
-        rows = [
-            {"id": f"{channel}/{number}", "channel": channel, "response": response, "labels": gold}
-            for number, (response, gold) in enumerate(pairs)
-        ]
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        done = in_process(ROOT / "compute_result.py", path, "--json", tmp_path / "scores.json", *options)
-        assert done.returncode == 0, done.stderr
-        return json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))[channel], done.stdout
-
-    return run
 
 
 # The arithmetic

@@ -9,7 +9,7 @@ import sacrebleu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
-from sklearn.metrics import balanced_accuracy_score, f1_score
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, jaccard_score
 
 from swift_plugins import metrics
 from swift_plugins.tasks import TASKS
@@ -140,6 +140,107 @@ def test_weighted_pairs_use_gold_support():
     result = metrics.set_scores(metrics.paper_pair_counts(golds, predictions), EMOTIONS)
     assert (result["f1"], result["weighted_f1"]) == pytest.approx((2 * 3 / 7, 0.75))
     assert result["per_class"]["anger"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 1}
+
+
+@pytest.mark.parametrize(
+    ("golds", "predictions", "expected", "reason"),
+    [
+        ([], [], {"micro_f1": 0, "samples_f1": 0, "jaccard": 0, "map": 0}, "nothing to score"),
+        (["a"], ["a"], {"micro_f1": 1, "samples_f1": 1, "jaccard": 1, "map": 1}, "one right label"),
+        (["ab"], ["ab"], {"micro_f1": 1, "samples_f1": 1, "jaccard": 1, "map": 1}, "two right labels"),
+        (["ab"], ["ba"], {"micro_f1": 1, "jaccard": 1}, "in any order"),
+        (["ab"], ["aa"], {"micro_f1": 2 / 3, "jaccard": 1 / 2}, "a label twice counts once"),
+        (["a"], [None], {"micro_f1": 0, "samples_f1": 0, "jaccard": 0}, "an unparsed answer names nothing"),
+        (["a", "b"], ["a", None], {"micro_f1": 2 / 3, "samples_f1": 0.5, "map": 0.75}, "unparsed: b at chance in map"),
+        (["a"], ["b"], {"micro_f1": 0, "invented_per_answer": 1, "jaccard": 0}, "b is no class of this gold"),
+        (["a", "b"], ["ac", "b"], {"micro_f1": 1, "jaccard": 1, "invented_per_answer": 0.5}, "c costs nothing"),
+        (["a", "b"], ["ab", "b"], {"micro_f1": 4 / 5, "samples_f1": 5 / 6, "jaccard": 0.75}, "b too many, a class"),
+        (["a", "b"], ["ab", "ab"], {"micro_f1": 2 / 3, "jaccard": 0.5, "map": 0.5}, "all labels everywhere"),
+    ],
+)
+def test_several_labels(golds, predictions, expected, reason):
+    result = metrics.several(metrics.several_counts(golds, predictions))
+    assert {key: result[key] for key in expected} == pytest.approx(expected, abs=1e-5), reason
+
+
+def test_several_labels_of_classes_that_are_known():
+    """A class without gold is no class of map, and a wrong answer of it costs micro-F1."""
+    counts = metrics.several_counts(["a"], ["ab"])
+    ours, theirs = metrics.several(counts, "abc"), metrics.several(counts)
+    assert (ours["micro_f1"], theirs["micro_f1"]) == pytest.approx((2 / 3, 1))
+    assert ours["map"] == theirs["map"] == 1 and ours["per_class"]["c"]["support"] == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.sets(st.sampled_from("abcd"), min_size=1), st.sets(st.sampled_from("abcd"))), min_size=1))
+def test_several_labels_agree_with_scikit_learn(rows):
+    golds, predictions = zip(({"a", "b"}, {"a"}), *rows, strict=True)  # of one class scikit-learn knows no samples
+    classes = sorted(set().union(*golds))
+    ours, theirs = (np.array([[label in row for label in classes] for row in side]) for side in (golds, predictions))
+    result = metrics.several(metrics.several_counts(golds, predictions))
+    expected = {
+        "micro_f1": f1_score(ours, theirs, average="micro", zero_division=0),
+        "samples_f1": f1_score(ours, theirs, average="samples", zero_division=0),
+        "map": average_precision_score(ours, theirs.astype(float), average="macro"),
+    }
+    assert {name: result[name] for name in expected} == pytest.approx(expected, abs=1e-9)
+    jaccard = jaccard_score(ours, theirs, average="samples", zero_division=0)
+    assert result["jaccard"] == pytest.approx(jaccard, abs=1e-5), "which adds 1e-6 to the union"
+
+
+def two_wheels(word: str) -> tuple[str | None, ...]:
+    """The first wheel knows a and b, the second a, b and c, of which b and c are one emotion."""
+    return ({"a": "A", "b": "B"}.get(word), {"a": "A", "b": "B", "c": "B"}.get(word))
+
+
+@pytest.mark.parametrize(
+    ("golds", "predictions", "expected", "reason"),
+    [
+        ([], [], {"hit_rate": 0, "mscore": 0, "f": 0, "labels_per_answer": 0}, "nothing to score"),
+        (["a"], ["a"], {"hit_rate": 1, "mscore": 1, "precision": 1, "recall": 1, "f": 1}, "right on both wheels"),
+        (["a"], [None], {"hit_rate": 0, "mscore": 0, "precision": 0, "f": 0, "labels_per_answer": 0}, "unparsed"),
+        (["a"], ["x"], {"hit_rate": 0, "precision": 0, "labels_per_answer": 1}, "a word that no wheel knows"),
+        (["x"], ["a"], {"hit_rate": 0, "gold_unmapped": 1}, "a gold that none knows is in no figure"),
+        (["a", "x"], ["a", "a"], {"hit_rate": 1, "gold_unmapped": 0.5}, "and costs the others nothing"),
+        (["c", "a"], ["b", "a"], {"hit_rate": 1, "gold_unmapped": 0.25}, "c is of one wheel, where it is as b"),
+        (["a", "b"], ["ab", "ab"], {"hit_rate": 1, "mscore": 0.5, "precision": 0.5, "f": 2 / 3}, "both words always"),
+        (["a"], ["ab"], {"hit_rate": 1, "mscore": 1, "precision": 0.5}, "B is no candidate: no gold is of it"),
+        (
+            ["a", "ab"],
+            ["ab", "ab"],
+            {"hit_rate": 1.5, "mscore": 1.5},
+            "nor by a gold of several words: mscore can pass 1",
+        ),
+        (["ab"], ["a"], {"hit_rate": 1, "mscore": 0, "recall": 0.5, "f": 2 / 3}, "no gold of one word: no candidates"),
+        (["b"], ["bc"], {"hit_rate": 1, "precision": 1, "labels_per_answer": 2}, "two words of one emotion"),
+    ],
+)
+def test_wheels(golds, predictions, expected, reason):
+    result = metrics.wheel_scores(metrics.wheel_counts(golds, predictions, two_wheels))
+    assert {key: result[key] for key in expected} == pytest.approx(expected), reason
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.text("abcx", min_size=1, max_size=3), st.text("abcx", max_size=4)), min_size=1))
+def test_wheels_agree_with_the_formulas(rows):
+    """D2 row by row: sets of emotions, the mean over the rows whose gold is mapped, then over the wheels."""
+    expected: dict[str, list[float]] = {name: [] for name in ("hit_rate", "mscore", "precision", "recall", "f")}
+    for wheel in range(2):
+        sides = [tuple({two_wheels(word)[wheel] for word in side} - {None} for side in row) for row in rows]
+        known = [pair for pair in sides if pair[0]] or [(set("-"), set())]
+        candidates = set().union(*(pair[0] for pair, row in zip(sides, rows, strict=True) if len(row[0]) == 1))
+        both = [len(gold & found) for gold, found in known]
+        precision = np.mean([n / max(len(found), 1) for n, (_, found) in zip(both, known, strict=True)])
+        recall = np.mean([n / len(gold) for n, (gold, _) in zip(both, known, strict=True)])
+        expected["hit_rate"].append(np.mean(both))
+        allowed = [max(len(found & candidates), 1) if found & candidates else np.inf for _, found in known]
+        expected["mscore"].append(np.mean([n / size for n, size in zip(both, allowed, strict=True)]))
+        expected["precision"].append(precision)
+        expected["recall"].append(recall)
+        expected["f"].append(2 * precision * recall / (precision + recall) if precision + recall else 0)
+    result = metrics.wheel_scores(metrics.wheel_counts(*zip(*rows, strict=True), two_wheels))
+    means = {name: np.mean(values) for name, values in expected.items()}
+    assert {name: result[name] for name in means} == pytest.approx(means, abs=1e-9)
 
 
 @pytest.mark.parametrize(

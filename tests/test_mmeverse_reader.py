@@ -32,7 +32,7 @@ TABLES = {
         "video_id,mode,Emotion,Sentiment,text",
         ["dia0_utt0,train,joy,positive,Hi", "dia1_utt0,dev,fear,negative,Oh", "dia2_utt0,test,sad,negative,No"],
     ),
-    "ov_merd": ("video_id,mode,openset,sentence", ['a,test,"angry, Worried",Hm', "b,test,[happy],Yes"]),
+    "ov_merd": ("video_id,mode,openset,sentence", ['a,test,"angry, Worried",Hm', 'b,test,"[happy, Happy]",Yes']),
     "cmu_mosi": ("video_id,mode,sentiment_label,text", ["a_1,train,positive,Good", "a_2,test,Neutral,It is"]),
     "mosei": (
         "video_id,clip_id,mode,sentiment_label,text",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from data_prep import prompts
 from data_prep.readers.sample import Sample, Utterance
 from swift_plugins.files import InputError
+from swift_plugins.tasks import TASKS
 
 TALK = (
     Utterance(1, "Ann", "I lost the keys .", "neutral"),
@@ -16,6 +19,10 @@ TALK = (
 MELD = Sample("meld/train/dia0_utt0", "meld", "train", "That’s great!", speaker="Joey", emotion="joy")
 MOSEI = Sample("mosei/train/v/1", "mosei", "train", "I loved it", emotion="happy", score=2.0)
 ECF = Sample("ecf/train/dia1utt2", "ecf", "train", "Not again !", "Bob", conversation=TALK, index=2, causes=(1,))
+MAFW = Sample("mafw/test/00001", "mafw", "test", "Oh dear", emotions=("anger",), descriptions={"audio": "Loud."})
+MC_EIU = Sample("mc_eiu/test/1", "mc_eiu", "test", "Shall we ?", intent="questioning")
+OV_MERD = Sample("ov_merd/test/1", "ov_merd", "test", "Oh dear", open_emotions=("tired",))
+MOSI = Sample("cmu_mosi/test/1", "cmu_mosi", "test", "I loved it", sentiment="positive")
 DFEW = Sample("dfew/test/00001", "dfew", "test", "", emotion="angry")
 FIRST = Sample("ecf/train/dia1utt1", "ecf", "train", TALK[0].text, "Ann", conversation=TALK, index=1)
 
@@ -64,12 +71,58 @@ RENDERED = [
         "Which utterances cause the emotion of the target? Answer with pairs 2_anger,cause joined by semicolons, "
         "the target itself and later utterances included; answer with nothing if there is no cause.",
     ),
+    (
+        MAFW,
+        "mlmer",
+        "Oh dear\n<emotions> Which emotions does this person show? Answer with all that apply, separated by semicolons"
+        ": "
+        "anger, anxiety, contempt, disappointment, disgust, fear, happiness, helplessness, neutral, sadness, surprise.",
+    ),
+    (
+        MC_EIU,
+        "intent",
+        "Shall we ?\n<intent> What does this person want to achieve by saying this? Answer with one of: "
+        "acknowledging, agreeing, consoling, encouraging, neutral, questioning, suggesting, wishing.",
+    ),
+    (
+        OV_MERD,
+        "ov",
+        "Oh dear\n<emotions> Which emotions does this person show? Answer with words of your own, separated by commas.",
+    ),
+    (MAFW, "audio", "<heard> Describe the voice of this person: pitch, pace, loudness and tone."),
+    (MAFW, "image", "<seen> Describe what this picture shows of the person's feelings."),
+    (
+        MAFW,
+        "think",
+        "Oh dear\n<think> Which emotion does this person show? Think first, then answer with one of: "
+        "anger, anxiety, contempt, disappointment, disgust, fear, happiness, helplessness, neutral, sadness, surprise. "
+        "Write <think>your reasons</think><answer>the label</answer>.",
+    ),
+    (
+        MOSI,
+        "think.three",
+        "I loved it\n<think> Is the sentiment of this person positive, neutral or negative? Think first, then answer "
+        "with one of: Neutral, Negative, Positive. Write <think>your reasons</think><answer>the label</answer>.",
+    ),
+    (
+        MAFW,
+        "think.multi",
+        "Oh dear\n<think> Which emotions does this person show? Think first, then answer with all that apply: "
+        "anger, anxiety, contempt, disappointment, disgust, fear, happiness, helplessness, neutral, sadness, surprise. "
+        "Write <think>your reasons</think><answer>the labels</answer>.",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("sample", "task", "text"), RENDERED, ids=[f"{s.dataset}.{t}" for s, t, _ in RENDERED])
 def test_rendered_prompts_are_frozen(sample, task, text):
-    assert prompts.load().query(sample, task) == text
+    task, _, part = task.partition(".")
+    assert prompts.load().query(sample, task, part and f"{task}_{part}", part) == text
+    assert not set(re.findall("<[a-z]+>", text)) & {"<image>", "<video>", "<audio>"}, "where ms-swift would put media"
+
+
+def test_every_task_has_a_frozen_prompt():
+    assert {task.partition(".")[0] for _, task, _ in RENDERED} == TASKS.keys()
 
 
 def test_first_utterance_has_no_candidates():

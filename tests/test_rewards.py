@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swift_plugins.files import InputError
@@ -18,6 +18,9 @@ from tests.warm_swift import swift
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINT = ROOT / "configs" / "demo" / "checkpoint"
+
+
+OF_MMEVERSE = ("mafw.mlmer", "mc_eiu.intent", "ov_merd.ov", "mafw.think")
 
 
 @pytest.mark.parametrize(
@@ -40,6 +43,26 @@ CHECKPOINT = ROOT / "configs" / "demo" / "checkpoint"
         ("ecf.ecpe", "", "", 1, 1, 1, None, "no cause, none predicted"),
         ("ecf.ecpe", "", "2_joy,1", 0, 1, 0, None, "no cause, one predicted"),
         ("ecf.ecpe", "2_joy,1", "because", 0, 0, 0, None, "unparsed"),
+        ("mafw.mlmer", "anger; fear", "Fear", 2 / 3, 0, None, None, "one label of two"),
+        ("mafw.mlmer", "anger; fear", "fear; anger", 1, 1, None, None, "in any order"),
+        ("mc_eiu.intent", "wishing", "Wishing.", 1, 0, None, None, "the label"),
+        ("ov_merd.ov", "angry", "furious, enraged", 1, 1, None, None, "other words of the same emotion"),
+        ("ov_merd.ov", "angry", "furious, sad", 2 / 3, 1, None, None, "one of the two emotions"),
+        ("ov_merd.ov", "angry", "No idea.", 0, 0, None, None, "unparsed"),
+        ("ov_merd.ov", "neutral", "calm", None, 1, None, None, "no wheel knows neutral: nothing to reward"),
+        ("mafw.think", "<think>a</think><answer>fear</answer>", "fear", 1, 0, None, None, "without a thought"),
+        ("mafw.think", "<think>a</think><answer>fear</answer>", "<think>fear", 0, 0, None, None, "cut off"),
+        (
+            "bold.think.multi",
+            "<think>a</think><answer>Fear; Pain</answer>",
+            "<think>b</think><answer>Fear</answer>",
+            2 / 3,
+            1,
+            None,
+            None,
+            "one label of two",
+        ),
+        ("mafw.audio", "A low voice.", "A deep voice.", None, 1, None, None, "other words are not wrong"),
     ],
 )
 def test_rewards(channel, solution, completion, answer, form, pairs, aus, reason):
@@ -48,9 +71,11 @@ def test_rewards(channel, solution, completion, answer, form, pairs, aus, reason
         assert REWARDS[name](completion, channel, solution) == (None if value is None else pytest.approx(value)), reason
 
 
-@given(st.text(), st.sampled_from(["meld.mer", "mosei.msa", "mosei.fer", "mosei.eri", "ecf.ecpe"]))
+@settings(deadline=None)
+@given(st.text(), st.sampled_from(["meld.mer", "mosei.msa", "mosei.fer", "mosei.eri", "ecf.ecpe", *OF_MMEVERSE]))
 def test_rewards_of_any_text_are_within_bounds(text, channel):
     gold = {"mer": "joy", "msa": "positive", "fer": ("cheeks raised",), "eri": "happy", "ecpe": ((1, "joy", 1),)}
+    gold |= {"mlmer": ("anger", "fear"), "intent": "wishing", "ov": ("tired", "sad"), "think": ("why", "anger")}
     dataset, task = channel.split(".")
     solution = TASKS[task].target(gold[task], dataset)
     for reward in REWARDS.values():

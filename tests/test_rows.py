@@ -29,6 +29,27 @@ from swift_plugins.files import InputError, write_rows
         ("mosei.eri", "Because of the cake.", "Because of the rain.", None, ""),
         ("ecf.ecpe", "2_joy,1", "2_joy,2", True, "2 pairs wrong"),
         ("ecf.ecpe.missed", "2_joy,1", "2_joy,1", None, ""),  # the response is never read
+        ("mafw.mlmer", "anger; fear", "fear; anger", False, ""),
+        ("mafw.mlmer", "anger; fear", "fear; sadness", True, "2 labels wrong"),
+        ("mafw.think", "<think>a</think><answer>fear</answer>", "<think>b</think><answer>fear</answer>", False, ""),
+        (
+            "mafw.think",
+            "<think>a</think><answer>fear</answer>",
+            "<think>a</think><answer>anger</answer>",
+            True,
+            "fear taken for anger",
+        ),
+        (
+            "mafw.think.multi",
+            "<think>a</think><answer>fear</answer>",
+            "<think>a</think><answer>fear; anger</answer>",
+            True,
+            "1 label wrong",
+        ),
+        ("ov_merd.ov", "angry", "furious", False, ""),  # another word of the same emotion
+        ("ov_merd.ov", "angry", "sad", True, "2 words wrong"),
+        ("ov_merd.ov", "neutral", "sad", None, ""),  # no wheel knows neutral
+        ("mafw.audio", "A low voice.", "A deep voice.", None, ""),  # other words are not wrong
         ("my.mer", "Joy.", "Joy.", None, ""),  # a dataset that nobody has told us of
     ],
 )

@@ -5,7 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from swift_plugins.declared import check_labels
-from swift_plugins.tasks import TASKS, split_channel
+from swift_plugins.tasks import TASKS, split_channel, task_of
 from swift_plugins.tasks.eri import emotion_in
 from swift_plugins.tasks.fer import aus_of, phrase_to_au
 from swift_plugins.tasks.msa import SCORE
@@ -14,6 +14,8 @@ from swift_plugins.tasks.task import label_in
 MER_SETS = [(dataset, label.lower()) for dataset, labels in TASKS["mer"].labels.items() for label in labels]
 PHRASES = sorted(phrase_to_au())
 EMOTIONS = TASKS["ecpe"].labels["ecf"]
+# The dataset in whose labels a task is tried, where that is not mosei.
+DATASETS = {"mer": "meld", "ecpe": "ecf", "mlmer": "mafw", "intent": "mc_eiu", "ov": "ov_merd", "think": "mafw"}
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,15 @@ def test_split_channel_refuses(channel):
         ("eri", "mosei", "She smiles.", "She smiles."),
         ("ecpe", "ecf", ((5, "surprise", 2), (5, "surprise", 5)), "5_surprise,2;5_surprise,5"),
         ("ecpe", "ecf", (), ""),  # a target without a cause
+        ("mer", "iemocap", "frustration", "Frustration"),  # MMEVerse writes the label alone
+        ("mlmer", "mafw", ("anger",), "anger"),
+        ("mlmer", "mafw", ("anger", "surprise"), "anger; surprise"),
+        ("mlmer", "bold", ("doubt/confusion", "fear"), "Doubt/Confusion; Fear"),
+        ("intent", "mc_eiu", "questioning", "questioning"),
+        ("ov", "ov_merd", ("worried", "a bit tired"), "worried, a bit tired"),
+        ("ov", "ov_merd", ("at a loss for words",), "at a loss for words"),
+        ("audio", "mafw", "A low voice.", "A low voice."),
+        ("image", "mafw", "He frowns.", "He frowns."),
     ],
 )
 def test_target(task, dataset, gold, text):
@@ -65,6 +76,17 @@ def test_target(task, dataset, gold, text):
         ("eri", "mosei", "  "),
         ("ecpe", "ecf", ((1, "neutral", 1),)),  # neutral has no cause
         ("ecpe", "ecf", ((-1, "joy", 1),)),
+        ("mlmer", "mafw", ()),  # nothing is no answer
+        ("mlmer", "mafw", ("anger", "affection")),  # one of another set
+        ("intent", "mc_eiu", "anger"),
+        ("ov", "ov_merd", ()),
+        ("ov", "ov_merd", ("tired, sad",)),  # would read back as two words
+        ("ov", "ov_merd", ("sad", "sad")),
+        ("ov", "ov_merd", ("the person in this clip is sad",)),  # a sentence
+        ("audio", "mafw", " "),
+        ("think", "mafw", (" ", "anger")),  # no thought
+        ("think", "mafw", ("why</think>", "anger")),  # would read back as another thought
+        ("think", "mafw", ("why", "affection")),
     ],
 )
 def test_target_refuses(task, dataset, gold):
@@ -124,12 +146,113 @@ def test_target_refuses(task, dataset, gold):
         ("ecpe", "There is no cause.", None, None, "words are not the empty answer"),
         ("ecpe", "1234567_joy,2", None, None, "no conversation has a million lines"),
         ("ecpe", "٣_joy,2", None, None, "digits of other scripts"),
+        ("mlmer", "surprise; anger", ("anger", "surprise"), ("anger", "surprise"), "the order of the set"),
+        ("mlmer", "anger, fear", ("anger", "fear"), ("anger", "fear"), "owners write commas, too"),
+        ("mlmer", "Anger and fear.", None, ("anger", "fear"), "case, full stop, and"),
+        ("mlmer", "['anger', 'fear']", None, ("anger", "fear"), "a list"),
+        ("mlmer", "anger; anger", None, ("anger",), "twice is not how a target is written"),
+        ("mlmer", "anger; joy", None, ("anger",), "what is no label is skipped"),
+        ("mlmer", "anger;fear", ("anger", "fear"), ("anger", "fear"), "and leave out the space"),
+        ("mlmer", "anger ; fear", None, ("anger", "fear"), "a space before it"),
+        ("mlmer", "The person shows anger", None, None, "a sentence that names a label, and may deny it"),
+        ("mlmer", "<think>fear?</think>anger", None, ("anger",), "what was thought is no answer"),
+        ("mlmer", "", None, None, "empty"),
+        ("mlmer", ["anger"], None, None, "not a text"),
+        ("intent", "wishing", "wishing", "wishing", "the label alone"),
+        ("intent", "Wishing.", None, "wishing", "case, full stop"),
+        ("intent", "not wishing", None, None, "denied"),
+        ("intent", "wishing or suggesting", None, None, "two labels"),
+        ("intent", "", None, None, "empty"),
+        ("ov", "Worried, tired", ("worried", "tired"), ("worried", "tired"), "case does not matter"),
+        ("ov", "['worried', 'tired']", ("worried", "tired"), ("worried", "tired"), "a list, as OV-MERD has its gold"),
+        ("ov", "worried; tired", None, ("worried", "tired"), "another separator"),
+        ("ov", "worried and tired", ("worried and tired",), ("worried and tired",), "a few words are one emotion"),
+        ("ov", "sad, sad", None, ("sad",), "twice"),
+        ("ov", "sad, ", None, ("sad",), "a separator with nothing behind it"),
+        ("ov", "The person is very sad.", None, None, "a full stop makes a sentence, which names nothing"),
+        ("ov", "sad. Quite so.\nangry", None, ("angry",), "what the wheels know between line ends"),
+        ("ov", "<think>sad?</think>\nangry", None, ("angry",), "what was thought is no answer"),
+        ("ov", "[]", None, None, "an empty list"),
+        ("ov", "", None, None, "empty"),
+        ("ov", None, None, None, "null"),
+        ("audio", " A low voice.\n", "A low voice.", "A low voice.", "any text"),
+        ("image", "", None, None, "no text"),
+        ("think", "<think>He frowns.</think><answer>anger</answer>", "anger", "anger", "the exact form"),
+        (
+            "think",
+            " <think>a\nb</think>\n<answer> anger </answer>\n",
+            "anger",
+            "anger",
+            "white space between the parts and around the label",
+        ),
+        ("think", "<think>fear?</think><answer>Anger.</answer>", None, "anger", "case, full stop"),
+        ("think", "<think>fear?</think>anger", None, "anger", "no marked answer: what follows the thought"),
+        ("think", "<answer>anger</answer>", None, "anger", "no thought"),
+        ("think", "<think> </think><answer>anger</answer>", None, "anger", "an empty thought"),
+        ("think", "anger", None, "anger", "the label alone"),
+        ("think", "<think>fear?</think><answer>anger", None, "anger", "cut off after the answer"),
+        ("think", "<think>anger, for he frowns", None, None, "cut off before the answer"),
+        ("think", "<think>a</think><answer>fear</answer><answer>anger</answer>", None, "anger", "the last of two"),
+        ("think", "Well: <think>a</think><answer>anger</answer>", None, "anger", "words before it"),
+        ("think", "<think>a<think>b</think><answer>anger</answer>", None, "anger", "a thought within a thought"),
+        ("think", "<think>anger</think><answer></answer>", None, None, "an empty answer: what was thought is none"),
+        ("think", "<think>a</think><answer>anger or fear</answer>", None, None, "two labels"),
+        ("think", 7, None, None, "a number"),
     ],
 )
 def test_readings(task, response, strict, lenient, reason):
-    dataset = {"mer": "meld", "ecpe": "ecf"}.get(task, "mosei")
+    dataset = DATASETS.get(task, "mosei")
     assert TASKS[task].strict(response, dataset) == strict, reason
     assert TASKS[task].lenient(response, dataset) == lenient, reason
+
+
+@pytest.mark.parametrize(
+    ("channel", "response", "official", "reason"),
+    [
+        ("caer.mer", "Happy", "happy", "the script reads in lower case"),
+        ("caer.mer", "happy.", None, "the whole answer must be the label"),
+        ("caer.mer", "joy", None, "none of the set's labels"),
+        ("iemocap.mer", "Anger", None, "a fault: only the answer is in lower case, so nothing equals a capital"),
+        ("mc_eiu.intent", " WISHING\n", "wishing", "outer white space"),
+        ("mc_eiu.intent", None, None, "no text"),
+        ("cmu_mosi.msa.three", "POSITIVE", "positive", "the bare word in any case"),
+        ("cmu_mosi.msa.three", "Positive.", None, "no bare word"),
+        ("meld.msa.three", "Positive.", "positive", "the labels of this set end with a full stop"),
+        ("mafw.mlmer", "Anger;Fear, fear", ("anger", "fear"), "between ; and , in lower case"),
+        ("mafw.mlmer", "anger; glee", ("anger", "glee"), "invented labels stay: they are counted"),
+        ("mafw.mlmer", "anger and fear", ("anger and fear",), "nothing else separates"),
+        ("mafw.mlmer", "['anger']", ("['anger']",), "and brackets belong to the label"),
+        ("mafw.mlmer", " ;, ", (), "nothing between them"),
+        ("mafw.mlmer", None, (), "no text"),
+        ("ov_merd.ov", "Sad, 'angry'", ("sad", "angry"), "between commas and quotes"),
+        ("ov_merd.ov", "['sad', \"angry\"]", ("sad", "angry"), "a list"),
+        ("ov_merd.ov", "[[sad]]", ("[sad]",), "one bracket at each end goes"),
+        ("ov_merd.ov", "sad; angry", ("sad; angry",), "semicolons do not separate"),
+        ("ov_merd.ov", "sad, sad", ("sad", "sad"), "twice, which sets of emotions do not see"),
+        ("ov_merd.ov", "He's sad.", ("he", "s sad."), "a quote cuts words, too: nothing that a wheel knows"),
+        ("ov_merd.ov", "<think>sad</think>angry", ("<think>sad</think>angry",), "knows no thoughts"),
+        ("ov_merd.ov", "", (), "empty"),
+        ("ov_merd.ov", ["sad"], (), "not a text"),
+    ],
+)
+def test_official_readings_of_mmeverse(channel, response, official, reason):
+    task, dataset = task_of(channel)
+    task = task.variant("", dataset) if task.key == "mer" else task
+    assert task.official(response, dataset) == official, reason
+    assert task.official_of("") in ("MMEVerse", "MERTools")
+
+
+def test_a_thought_is_scored_by_the_labels_of_its_part():
+    for channel, answer, read in [
+        ("meld.think", "Joy.", "joy"),
+        ("cmu_mosi.think.three", "Neutral", "neutral"),
+        ("mafw.think.multi", "anger; fear", ("anger", "fear")),
+    ]:
+        task, dataset = task_of(channel)
+        text = f"<think>why</think><answer>{answer}</answer>"
+        assert task.target(("why", read), dataset) == text
+        assert task.strict(text, dataset) == task.lenient(text, dataset) == read
+        assert not task.official_of("")  # no script was published for them
 
 
 OWN = ("开心", "不开心", "开心极了", "Happy", "Happy tears", "Élan", "Радость")
@@ -190,9 +313,14 @@ def test_huge_answers_are_read_in_linear_time():
         "1" + " " * 1_000_000,
         "cheeks raised; " * 70_000,
         "5_joy,2;" * 125_000,
+        "<think>" * 150_000,
+        "<answer>" * 125_000,
+        "<think>a" + "</think><answer>" * 65_000,
+        "sad, " * 200_000,
+        "anger and " * 100_000,
     ):
         for task in TASKS.values():
-            dataset = {"mer": "meld", "ecpe": "ecf"}.get(task.key, "mosei")
+            dataset = DATASETS.get(task.key, "mosei")
             task.strict(text, dataset)
             task.lenient(text, dataset)
 
@@ -218,6 +346,46 @@ def test_phrases_read_back(gold):
     assert TASKS["fer"].strict(text, "mosei") == TASKS["fer"].lenient(text, "mosei") == tuple(gold)
 
 
+@given(st.sampled_from(["mafw", "bold"]), st.data())
+def test_several_labels_read_back_in_the_order_of_the_set(dataset, data):
+    labels = TASKS["mlmer"].classes(dataset)
+    gold = data.draw(st.lists(st.sampled_from(labels), min_size=1, unique=True))
+    text = TASKS["mlmer"].target(gold, dataset)
+    expected = tuple(sorted(gold, key=labels.index))
+    assert TASKS["mlmer"].strict(text, dataset) == TASKS["mlmer"].lenient(text, dataset) == expected
+
+
+words = st.one_of(
+    st.sampled_from(["worried", "at a loss for words", "self-conscious"]),
+    st.from_regex(r"[a-z]{1,8}(?: [a-zé'-]{1,8}){0,2}", fullmatch=True),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(words, min_size=1, max_size=6, unique=True))
+def test_open_words_read_back(gold):
+    try:
+        text = TASKS["ov"].target(tuple(gold), "ov_merd")
+    except ValueError:
+        return
+    assert TASKS["ov"].strict(text, "ov_merd") == TASKS["ov"].lenient(text, "ov_merd") == tuple(gold)
+
+
+@settings(deadline=None)
+@given(st.text(), st.sampled_from(["mafw.think", "meld.think", "cmu_mosi.think.three", "bold.think.multi"]), st.data())
+def test_a_thought_and_its_answer_read_back(reason, channel, data):
+    task, dataset = task_of(channel)
+    labels = [label.lower() for label in task.labels[dataset]]
+    gold = data.draw(st.sampled_from(labels))
+    gold = (gold,) if channel.endswith("multi") else gold
+    try:
+        text = task.target((reason, gold), dataset)
+    except ValueError:
+        assert not reason.strip() or "<" in reason
+        return
+    assert task.strict(text, dataset) == task.lenient(text, dataset) == gold
+
+
 pieces = st.sampled_from(
     [
         "Joy",
@@ -235,6 +403,15 @@ pieces = st.sampled_from(
         "5",
         "2",
         "0",
+        "['",
+        "']",
+        " and ",
+        "<think>",
+        "</think>",
+        "<answer>",
+        "</answer>",
+        "Excited",
+        "wishing",
         *EMOTIONS,
         *PHRASES,
     ]
@@ -244,19 +421,22 @@ answers = st.one_of(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)  # the first answer waits for the wheels' tables
 @given(answers)
 @example("Joy.\x85")
 @example("5_joy,2;5_joy,2\u2028")
 @example("cheeks raised\x1f")
+@example("<think>a</think><answer>anger; fear</answer>\x85")
 def test_no_answer_breaks_a_parser_and_lenient_agrees_with_strict(response):
-    for task in [*TASKS.values(), SCORE]:
+    parts = [TASKS[key].of_part(part) for key, part in (("msa", "three"), ("think", "three"), ("think", "multi"))]
+    for task in [*TASKS.values(), *parts, SCORE]:
         for dataset in task.labels or ("mosei",):
             strict, lenient = task.strict(response, dataset), task.lenient(response, dataset)
             if strict is not None:
                 assert lenient == strict
             if lenient is not None and task is not SCORE:
-                task.target(lenient, dataset)  # whatever was read is a prediction that the dataset knows
+                gold = ("why", lenient) if task.key == "think" else lenient
+                task.target(gold, dataset)  # whatever was read is a prediction that the dataset knows
 
 
 def test_phrases_stand_for_aus():

@@ -224,7 +224,8 @@ class MmeverseReader:
         if not cell.strip(" ;,"):
             raise InputError(f"{column} is blank", path, line)
         if task == "ov":
-            return tuple(word for part in re.split(r"[,;]", cell.strip("[] ")) if (word := fold(part.strip("'\" "))))
+            words = (fold(part.strip("'\" ")) for part in re.split(r"[,;]", cell.strip("[] ")))
+            return tuple(dict.fromkeys(filter(None, words)))
         parts = re.split("[;,]", cell) if task == "mlmer" else [cell]
         labels = [self._label(task, part, split, column, path, line) for part in parts if part.strip()]
         if None in labels or not labels:

@@ -190,7 +190,7 @@ def pictures(channel: Channel, block: dict) -> dict[str, tuple[str, Figure]]:
     task, reading, name = channel.task, shown_reading(channel), channel.name
     found = {}
     per_class = block["per_class"][reading]
-    if isinstance(task, LabelTask) and per_class:
+    if isinstance(task, LabelTask) and per_class and not task.unit:
         found[f"{name}.confusion"] = (
             f"Confusion matrix of {name}",
             confusion_picture(channel, reading, list(per_class)),
@@ -243,7 +243,7 @@ def worst(channel: Channel, reading: str, limit: int = WORST) -> list[tuple[int,
 
 def answer_text(channel: Channel, answer: object) -> str:
     """A gold answer or prediction as the task writes it."""
-    text = "unparsed" if answer is None else channel.task.target(answer, channel.dataset) or "(empty)"
+    text = "unparsed" if answer is None else channel.task.shown(answer, channel.dataset) or "(empty)"
     return text if len(text) <= 600 else text[:600] + " …"
 
 

@@ -46,9 +46,9 @@ def _add_labels(dataset: declared.Declared) -> None:
     for key in (*(dataset.tasks or ()), *dataset.labels, *dataset.prompts):
         if key not in TASKS:
             raise InputError(f"{key} is no task (one of {', '.join(TASKS)})", dataset.path)
+    if any(dataset.name in TASKS[key].labels for key in dataset.labels):
+        raise InputError(f"name: {dataset.name} is a dataset of the project; give yours another", dataset.path)
     for key, words in dataset.labels.items():
-        if dataset.name in TASKS[key].labels:
-            raise InputError(f"name: {dataset.name} is a dataset of the project; give yours another", dataset.path)
         try:
             TASKS[key].add_labels(dataset.name, tuple(words))
         except ValueError as error:

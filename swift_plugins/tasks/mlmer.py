@@ -40,10 +40,10 @@ class Mlmer(LabelTask):
         return "; ".join(label for label in self.labels_of(dataset) if label.lower() in gold)
 
     def strict(self, response: object, dataset: str) -> Any:
-        """Labels as the set writes them between "; " or ", ", which owners use both; none twice."""
+        """Labels as the set writes them between `;` or `,`, with a space or without, as owners do; none twice."""
         if not isinstance(response, str):
             return None
-        labels, pieces = self.labels_of(dataset), re.split("; |, ", response.strip())
+        labels, pieces = self.labels_of(dataset), re.split("[;,] ?", response.strip())
         if len(set(pieces)) < len(pieces) or not set(pieces) <= set(labels):
             return None
         return tuple(label.lower() for label in labels if label in pieces)

@@ -15,7 +15,7 @@ from typing import Any
 from swift_plugins import metrics, wheels
 from swift_plugins.tasks.task import Figures, Gold, LeftOut, Task, majority, set_f1, without_reasoning
 
-_WORD = re.compile(r"[^\W\d_][\w'’/-]*(?: [^\W\d_][\w'’/-]*){0,2}")  # up to three words: "a bit tired"
+_WORD = re.compile(r"[^\W\d_][\w'’/-]*(?: [^\W\d_][\w'’/-]*){0,4}")  # up to five words: "at a loss for words"
 _SEPARATOR = re.compile(r"[;,；，、\n\"'“”]|\band\b")
 
 
@@ -52,7 +52,7 @@ class Ov(Task):
         return text
 
     def strict(self, response: object, dataset: str) -> tuple[str, ...] | None:
-        """One to three words each between commas, none twice; also as a list, ['worried', 'tired']."""
+        """One to five words each between commas, none twice; also as a list, ['sad', 'tired']."""
         text = response.strip() if isinstance(response, str) else ""
         listed = text[:1] + text[-1:] == "[]"
         pieces = [piece.strip() for piece in (text[1:-1] if listed else text).split(",")]

@@ -49,7 +49,8 @@ class Task:
     → (part under which it is scored, mark of its rows). unit: what an answer of several parts is made of, "" for one
     label; member_name: what the figures per class are of. face_only: its picture is the peak frame whatever else the
     row's other tasks look at. judged: an LLM judge can mark its answers. has_distances: answers point to other
-    lines, see `distances`.
+    lines, see `distances`. of_all: built of every dataset that has gold answers for it, and asked of clips of one's
+    own; otherwise only where a reader names it.
     """
 
     key: str
@@ -99,6 +100,10 @@ class Task:
     def target(self, gold: Any, dataset: str) -> str:
         """The gold answer as a row holds it; ValueError for a gold that the dataset does not have."""
         raise NotImplementedError
+
+    def shown(self, answer: Any, dataset: str) -> str:
+        """A prediction, or the gold as scoring knows it, in the words of an answer."""
+        return self.target(answer, dataset)
 
     def strict(self, response: object, dataset: str) -> Any:
         """The prediction, of the same type as gold, or None; a response that is not a string is unparsed."""

@@ -32,6 +32,7 @@ class Think(Task):
     def __init__(self, labelled: LabelTask, field: str, part: str = ""):
         self.labelled, self.field, self.part = labelled, field, part
         self.headlines, self.labels = labelled.headlines, labelled.labels
+        self.unit, self.member_name = labelled.unit, labelled.member_name
 
     def golds(self, sample: Any, records: Mapping[str, dict], options: Any) -> Iterator[Gold | LeftOut]:
         record = records.get("eri", {})
@@ -45,6 +46,9 @@ class Think(Task):
             else:
                 yield LeftOut("no reason")
 
+    def add_labels(self, dataset: str, labels: tuple[str, ...]) -> None:
+        raise ValueError(f"the labels of {self.key} are those of {self.labelled.key}")
+
     def target(self, gold: Any, dataset: str) -> str:
         try:
             reason, label = gold
@@ -54,10 +58,15 @@ class Think(Task):
             raise ValueError("a reason that is blank, or holds <think> or <answer>, cannot be a target")
         return f"<think>{reason.strip()}</think><answer>{self.labelled.target(label, dataset)}</answer>"
 
+    def shown(self, answer: Any, dataset: str) -> str:
+        return self.labelled.target(answer, dataset)
+
     def strict(self, response: object, dataset: str) -> Any:
         """The label, where there is one thought and one answer, and nothing else."""
-        form = _FORM.fullmatch(response) if isinstance(response, str) else None
-        if form is None or not form[1].strip() or any(tag in part for tag in _TAGS for part in form.groups()):
+        if not isinstance(response, str) or any(response.count(tag) != 1 for tag in _TAGS):
+            return None
+        form = _FORM.fullmatch(response)
+        if form is None or not form[1].strip():
             return None
         return self.labelled.strict(form[2], dataset)
 
