@@ -102,7 +102,7 @@ RUN_BY = {
     "for split in train dev test": "test_mmeverse_reader.py builds the synthetic tables with the command",
     'C="python': STAGES,
     "$C": STAGES,
-    "export AMT_FEATURES": "test_configs.py: the model is not at hand; shell/emotion_llama_v2_demo.sh sets them for its own",
+    "export AMT_FEATURES": "test_configs.py: the model is not at hand; the demo of v2 sets them for its own",
     "python compute_result.py output/emotion": "test_mmeverse_scores.py",
     "bash shell/emotion_llama_v2_demo.sh": "test_emotion_llama_demo.py, piece by piece: it takes half an hour",
     "python -m data_prep.peak_frame": "test_peak_frame.py::test_command_writes_the_picture_and_the_plot",
