@@ -42,23 +42,35 @@ encode() {
     python -m data_prep.features --encoder whisper --model "$files/whisper" --rows "$DATA" --out "$OUTPUT/features"
     touch "$OUTPUT/features/complete"
 }
-# stage FUSION SEED COMMAND…: into a folder of its own.
-stage() {
-    local fusion="$1" run="$OUTPUT/$1/$2"
-    shift 2
-    AMT_FEATURES="$OUTPUT/features" MODEL="$OUTPUT/base-$fusion" OUTPUT="$run" OUTPUT_HELD='' "$@"
+# both STAGE COMMAND… for each fusion, side by side where there are cores for it; what has its answers is left alone.
+both() {
+    local stage="$1" fusion runs=()
+    shift
+    trap 'kill ${runs[@]+"${runs[@]}"} 2>/dev/null || true' EXIT
+    for fusion in conv-attention none; do
+        [ ! -e "$OUTPUT/$fusion/$seed/$stage.test.jsonl" ] || continue
+        "$@" "$fusion" "$stage" &
+        runs+=($!)
+        [ "$(getconf _NPROCESSORS_ONLN)" -gt 1 ] || wait "$!"
+    done
+    for run in ${runs[@]+"${runs[@]}"}; do wait "$run"; done
+    runs=()
+}
+# with FUSION COMMAND…: into a folder of its own.
+with() {
+    local fusion="$1"
+    shift
+    AMT_FEATURES="$OUTPUT/features" MODEL="$OUTPUT/base-$fusion" OUTPUT="$OUTPUT/$fusion/$seed" OUTPUT_HELD='' "$@"
 }
 # A base without fusion has no layers of it to train.
 train() {
-    local script="$1" fusion="$2" seed="$3" more=()
-    [ "$fusion" != none ] ||
-        more=(--modules_to_save llama_proj llama_proj_video llama_proj_audio embed_tokens lm_head)
-    SIZE="$4" NPROC_PER_NODE="${processes:-${NPROC_PER_NODE:-1}}" stage "$fusion" "$seed" bash "$SCRIPTS/$script" --seed "$seed" --data_seed "$seed" ${more[@]+"${more[@]}"}
+    local script=first_stage.sh more=()
+    [ "$3" = stage1 ] || script=second_stage.sh
+    [ "$2" != none ] || more=(--modules_to_save llama_proj llama_proj_video llama_proj_audio embed_tokens lm_head)
+    SIZE="$1" with "$2" bash "$SCRIPTS/$script" --seed "$seed" --data_seed "$seed" ${more[@]+"${more[@]}"}
 }
-# Two processes share the work where there are cores for them.
-if [ "$(getconf _NPROCESSORS_ONLN)" -gt 1 ] && ! has_accelerator; then processes="${NPROC_PER_NODE:-2}"; fi
 answer() {
-    STAGE="$1" bash "$SCRIPTS/test.sh"
+    STAGE="$2" with "$1" bash "$SCRIPTS/test.sh"
 }
 
 step "Generate synthetic sets: tables, clips with voices" "$tables" generate
@@ -66,13 +78,12 @@ step "AMT: tables to instruction rows" "$DATA/report.test.json" build
 step "A base that knows nothing, from files as published" "$OUTPUT/base-conv-attention/config.json" base
 step "EVA-CLIP and Whisper: features for every clip" "$OUTPUT/features/complete" encode
 for seed in "${seeds[@]}"; do
-    for fusion in conv-attention none; do
-        run="$OUTPUT/$fusion/$seed" name="seed $seed, fusion $fusion"
-        step "$name: stage 1, perception" "$run/stage1.test.jsonl" train first_stage.sh "$fusion" "$seed" 3600
-        step "$name: answers after stage 1" "$run/stage1.test.jsonl" stage "$fusion" "$seed" answer stage1
-        step "$name: stage 2, cognition" "$run/stage2.test.jsonl" train second_stage.sh "$fusion" "$seed" 1200
-        step "$name: answers after stage 2" "$run/stage2.test.jsonl" stage "$fusion" "$seed" answer stage2
-    done
+    step "Seed $seed: stage 1, perception, with fusion and without" "$OUTPUT/none/$seed/stage1.test.jsonl" \
+        both stage1 train 3600
+    step "Seed $seed: answers after stage 1" "$OUTPUT/none/$seed/stage1.test.jsonl" both stage1 answer
+    step "Seed $seed: stage 2, cognition, with fusion and without" "$OUTPUT/none/$seed/stage2.test.jsonl" \
+        both stage2 train 1200
+    step "Seed $seed: answers after stage 2" "$OUTPUT/none/$seed/stage2.test.jsonl" both stage2 answer
 done
 
 printf '\nHeld-out clips, in per cent (all figures: %s/*/*/stage*.test.scores.json)\n' "$OUTPUT"
