@@ -184,11 +184,11 @@ def _of_tables(tables: Collection[str]) -> tuple[dict[str, Any], dict[str, str]]
         for key, word in words.words.items():
             line = words.of("lines", name, "thought" if key.startswith(("eri", "think")) else "heard")
             pool = words.of("train", name, key)
-            labels = mmeverse.SETS[name].labels_of(key)
+            labels = words.asked.get(f"{name}.{key}", mmeverse.SETS[name].labels_of(key))
             if pool:
                 training[f"{name}.{key}"] = [_worded(line, word, one, labels) for one in pool]
             if asked := words.of("test", name, key):
-                evaluation[f"{name}.{key}"] = _worded(line, word, asked, words.asked.get(f"{name}.{key}", labels))
+                evaluation[f"{name}.{key}"] = _worded(line, word, asked, labels)
     return training, evaluation
 
 

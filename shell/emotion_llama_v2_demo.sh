@@ -9,6 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 export CONFIG DATA="$OUTPUT/amt" RESUME=1
 export LOG_LEVEL="${LOG_LEVEL:-WARNING}" # of ms-swift, which else prints every layer of the model
+export AMT_MAX_NEW_TOKENS="${AMT_MAX_NEW_TOKENS-mer=12,msa=12,intent=12,ov=16,mlmer=32}" # of these labels, all there is to say
 unset AMT_ENCODERS
 seeds=("${@:-42}")
 tables="$OUTPUT/raw/mmeverse" files="$OUTPUT/files" heads=4
@@ -22,7 +23,8 @@ generate() {
 }
 build() {
     for split in train test; do
-        python -m data_prep.build_amt --split "$split" --mmeverse "$tables" --out "$DATA" --media-root "$OUTPUT"
+        python -m data_prep.build_amt --split "$split" --mmeverse "$tables" --out "$DATA" --media-root "$OUTPUT" \
+            --prompts "$CONFIG_DIR/prompts.yaml"
     done
 }
 # Of what is published the language model and the image encoder; the fusion is new either way.
@@ -51,8 +53,10 @@ train() {
     local script="$1" fusion="$2" seed="$3" more=()
     [ "$fusion" != none ] ||
         more=(--modules_to_save llama_proj llama_proj_video llama_proj_audio embed_tokens lm_head)
-    SIZE="$4" stage "$fusion" "$seed" bash "$SCRIPTS/$script" --seed "$seed" --data_seed "$seed" ${more[@]+"${more[@]}"}
+    SIZE="$4" NPROC_PER_NODE="${processes:-${NPROC_PER_NODE:-1}}" stage "$fusion" "$seed" bash "$SCRIPTS/$script" --seed "$seed" --data_seed "$seed" ${more[@]+"${more[@]}"}
 }
+# Two processes share the work where there are cores for them.
+if [ "$(getconf _NPROCESSORS_ONLN)" -gt 1 ] && ! has_accelerator; then processes="${NPROC_PER_NODE:-2}"; fi
 answer() {
     STAGE="$1" bash "$SCRIPTS/test.sh"
 }
@@ -64,9 +68,9 @@ step "EVA-CLIP and Whisper: features for every clip" "$OUTPUT/features/complete"
 for seed in "${seeds[@]}"; do
     for fusion in conv-attention none; do
         run="$OUTPUT/$fusion/$seed" name="seed $seed, fusion $fusion"
-        step "$name: stage 1, perception" "$run/stage1.test.jsonl" train first_stage.sh "$fusion" "$seed" 6000
+        step "$name: stage 1, perception" "$run/stage1.test.jsonl" train first_stage.sh "$fusion" "$seed" 3600
         step "$name: answers after stage 1" "$run/stage1.test.jsonl" stage "$fusion" "$seed" answer stage1
-        step "$name: stage 2, cognition" "$run/stage2.test.jsonl" train second_stage.sh "$fusion" "$seed" 3000
+        step "$name: stage 2, cognition" "$run/stage2.test.jsonl" train second_stage.sh "$fusion" "$seed" 1200
         step "$name: answers after stage 2" "$run/stage2.test.jsonl" stage "$fusion" "$seed" answer stage2
     done
 done

@@ -181,3 +181,17 @@ def test_every_declared_dataset_is_a_dataset():
 
     for path in DATASETS:
         assert READERS[path.stem].TASKS and path.stem in TASKS["mer"].labels, path
+
+
+def test_every_set_of_mmeverse_can_be_scored():
+    """Its test rows by the metric that is named: open words on wheels, others by the task that has its labels."""
+    from swift_plugins.mmeverse import SETS
+    from swift_plugins.scoring.results import scored_as
+    from swift_plugins.tasks import TASKS
+
+    for name, described in SETS.items():
+        for key, metric in described.metric.items():
+            asked = {"hit_rate": "ov", "set_f": "ov", "sentiment": "msa.three"}.get(metric, key)
+            assert scored_as(f"{name}.{asked}") == (f"{name}.{asked}", ""), (name, key)
+            labels = TASKS[key].of_part("three" if key == "msa" else "").labels.get(name, ())
+            assert {label.lower() for label in described.labels.get(key, ())} <= {label.lower() for label in labels}

@@ -20,6 +20,7 @@ from data_prep.demo.layouts import encode
 from data_prep.demo.voices import voice
 from swift_plugins.emotion_llama import EmotionLlamaConfig, checkpoints
 from swift_plugins.emotion_llama.config import BLOCK, STREAMS
+from swift_plugins.emotion_llama.model import Fusion
 from swift_plugins.emotion_llama.register import PROJECTIONS
 from swift_plugins.files import InputError, write_rows
 from swift_plugins.frames import sample_frames
@@ -112,6 +113,28 @@ def test_vision_and_media_tokens_are_the_original_s(golden):
         fused = core.conv_pro_module(audio, cls.expand(-1, BLOCK, -1), video)
         assert far(fused, wanted["fusion_out"]) < 1e-6 * wanted["fusion_out"].abs().max()
         assert far(core.media(wanted["image"], [video, audio]), wanted["media_embeds"]) < NEAR
+
+
+@needs_golden
+def test_the_fusion_at_full_size_is_the_original_s():
+    """Its weights are a formula, so that the reference needs to hold the output alone."""
+    folder = SHARED / "emotion_llama_v2"
+    texts = json.loads((folder / "golden.json").read_text())
+
+    def waves(number, shape, factor):
+        k = torch.arange(torch.Size(shape).numel(), dtype=torch.float64)
+        return (torch.sin(k * (0.7 + 0.01 * number) + number) * factor).reshape(shape).float()
+
+    fusion = Fusion(EmotionLlamaConfig(variant=2)).eval()
+    assert sum(weight.numel() for weight in fusion.parameters()) == 2_838_275
+    shapes = {name: weight.shape for name, weight in fusion.named_parameters()}
+    order = texts["fullsize_order"]
+    fusion.load_state_dict({name: waves(number, shapes[name], 0.05) for number, name in enumerate(order)})
+    inputs = [waves(100 + number, (1, BLOCK, width), 1) for number, width in enumerate((1280, 1408, 1408))]
+    with torch.no_grad():
+        found = fusion(*inputs)
+    wanted = load_file(folder / "golden.safetensors")["fullsize_fusion_out"]
+    assert far(found, wanted) < 1e-6 * wanted.abs().max()
 
 
 @needs_golden

@@ -120,6 +120,14 @@ def test_every_set_reads_its_own_table(tmp_path):
     assert mmeverse.there(tmp_path) == (list(SETS), []) and set(TABLES) == set(SETS)
 
 
+def test_a_score_is_its_sign(tmp_path):
+    write(tmp_path, "sims", ["a,test,-0.4,x", "b,test,0.0,x", "c,test,1,x"])
+    assert [s.sentiment for s in read(tmp_path, "sims", "test")] == ["negative", "neutral", "positive"]
+    write(tmp_path, "sims", ["a,test,nan,x"])
+    with pytest.raises(InputError, match=r"SIMS.csv:2: val_label is 'nan', not one of Neutral"):
+        read(tmp_path, "sims", "test")
+
+
 def test_texts_by_split_and_person(tmp_path):
     write(tmp_path, "mer2023")
     assert [sample.text for sample in read(tmp_path, "mer2023") + read(tmp_path, "mer2023", "test")] == [
@@ -270,12 +278,20 @@ def test_training_draws_from_a_pool(tmp_path):
     queries = [wording.query(sample, "mer") for sample in read(tmp_path, "mer2023")]
     pool = set(queries)
     first = (
-        "Please determine which emotion label in the video represents: angry, happy, neutral, sad, surprise, worried"
+        "Please determine which emotion label in the video represents: happy, sad, neutral, angry, worried, surprise"
     )
     assert f" The person in video says: Oh no.  [emotion] {first}. " in pool  # as Emotion-LLaMA's
     assert len(pool) == 7 and max(map(queries.count, pool)) < 60
     assert queries == [wording.query(sample, "mer") for sample in read(tmp_path, "mer2023")]
     assert all("You are a helpful" not in query for query in pool)
+
+
+def test_queries_are_the_originals_to_the_byte(tmp_path, shared):
+    golden = json.loads((shared / "emotion_llama/emotion_llama_v2/golden.json").read_text())["instructions"][0]
+    said = "I never knew that you could do this."
+    write(tmp_path, "mer2023", [f"{n},train,sad,{said},x" for n in range(60)], TABLES["mer2023"][0])
+    wording = prompts.load(None, [], ["mer2023"])
+    assert golden.partition("</Vid>")[2] in {wording.query(sample, "mer") for sample in read(tmp_path, "mer2023")}
 
 
 def test_reasons_have_no_full_stop_and_e3_its_person(tmp_path):

@@ -238,6 +238,8 @@ class MmeverseReader:
         if fold(cell) in values:
             return values[fold(cell)]
         known = {fold(label): label.lower() for label in labels}
+        if task == "msa" and re.fullmatch(r"\s*[+-]?[0-9]{1,2}(\.[0-9]{1,20})?\s*", cell):  # a score has its sign
+            return "neutral" if float(cell) == 0 else "positive" if float(cell) > 0 else "negative"
         if fold(cell) not in known:
             raise InputError(f"{column} is {cell.strip()[:60]!r}, not one of {', '.join(labels)}", path, line)
         return known[fold(cell)]

@@ -50,7 +50,10 @@ class Think(Task):
         raise ValueError(f"the labels of {self.key} are those of {self.labelled.key}")
 
     def target(self, gold: Any, dataset: str) -> str:
-        reason, label = gold
+        try:
+            reason, label = gold
+        except ValueError:
+            raise ValueError(f"{gold!r} is no reason and label") from None
         if not reason.strip() or any(tag in reason for tag in _TAGS):
             raise ValueError("a reason that is blank, or holds <think> or <answer>, cannot be a target")
         return f"<think>{reason.strip()}</think><answer>{self.labelled.target(label, dataset)}</answer>"
