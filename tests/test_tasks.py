@@ -237,7 +237,7 @@ def test_readings(task, response, strict, lenient, reason):
 )
 def test_official_readings_of_mmeverse(channel, response, official, reason):
     task, dataset = task_of(channel)
-    task = task.variant("", dataset) if task.key == "mer" else task
+    task = task.variant("", dataset)
     assert task.official(response, dataset) == official, reason
     assert task.official_of("") in ("MMEVerse", "MERTools")
 

@@ -61,7 +61,7 @@ def _add_mmeverse() -> None:
     for name, described in mmeverse.SETS.items():
         for key, words in described.labels.items():
             if key == "msa":
-                msa.add_three(name, tuple(words))
+                msa.add_three(name, tuple(words), described.metric["msa"])
             elif name not in tasks[key].labels:
                 tasks[key].add_labels(name, tuple(words))
                 tasks[key].bare.add(name)

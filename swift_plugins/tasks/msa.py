@@ -148,6 +148,13 @@ class MsaThree(MsaClasses):
     bare: set[str] = set()
     protocols = ("three",)
 
+    def variant(self, gold: object, dataset: str) -> Task:
+        return VARIANTS.get(dataset, self)
+
+
+class OfMmeverse(MsaThree):
+    """A set that MMEVerse scores as it scores all single labels: MELD."""
+
     def official(self, response: object, dataset: str) -> str | None:
         """MMEVerse's script: the bare word in any case, here with the full stop where the set's labels have one."""
         answer = response.strip().lower() if isinstance(response, str) else ""
@@ -157,8 +164,12 @@ class MsaThree(MsaClasses):
     def official_of(self, part: str) -> str:
         return "MMEVerse"
 
+
+class WithoutNeutral(OfMmeverse):
+    """A set that MMEVerse scores without the clips whose gold answer is neutral."""
+
     def score_official(self, dataset: str, golds: Sequence, predictions: Sequence, keys: Sequence) -> Figures:
-        """Without the rows whose gold is neutral; an answer of neutral is wrong."""
+        """Of the rows whose gold is not neutral; an answer of neutral is wrong."""
         pairs = [pair for pair in zip(golds, predictions, strict=True) if pair[0] != "neutral"]
         counts = metrics.confusion([gold for gold, _ in pairs], [prediction for _, prediction in pairs])
         return self.finish(dataset, counts)
@@ -173,10 +184,15 @@ SCORE = MsaScore()
 CLASSES = MsaClasses()
 THREE = MsaThree()
 TASK = Msa()
+VARIANTS: dict[str, MsaThree] = {}
 
 
-def add_three(dataset: str, labels: tuple[str, ...]) -> None:
-    """Take a set of MMEVerse, whose sentiments are three, and whose answers are the label alone."""
+def add_three(dataset: str, labels: tuple[str, ...], metric: str) -> None:
+    """Take a set of MMEVerse, whose sentiments are three; answers of sets that are new here are the label alone.
+
+    metric: `sentiment` leaves out gold answers of neutral, `accuracy` does not.
+    """
+    VARIANTS[dataset] = WithoutNeutral() if metric == "sentiment" else OfMmeverse()
     if dataset not in Msa.labels:
         Msa.labels[dataset], THREE.labels[dataset] = BINARY, labels
         THREE.bare.add(dataset)

@@ -105,8 +105,10 @@ class Ov(Task):
         return said
 
     def baselines(self, golds: Sequence, keys: Sequence) -> dict[str, list]:
+        """majority: the commonest gold answer that a wheel knows, for the others are in no figure."""
         everything = tuple(sorted({word for gold in golds for word in gold}))
-        return {"majority": [majority(golds)] * len(golds), "all labels": [everything] * len(golds)}
+        counted = [gold for gold in golds if any(any(wheels.levels(word)) for word in gold)]
+        return {"majority": [majority(counted or golds)] * len(golds), "all labels": [everything] * len(golds)}
 
     def members(self, answer: Any) -> set:
         return set(answer)
