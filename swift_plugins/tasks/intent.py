@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from swift_plugins import metrics
-from swift_plugins.tasks.task import Figures, Gold, LabelTask, LeftOut
+from swift_plugins.tasks.task import Figures, Gold, LabelTask, LeftOut, in_lower_case
 
 
 class Intent(LabelTask):
@@ -27,9 +27,7 @@ class Intent(LabelTask):
             yield Gold(sample.intent)
 
     def official(self, response: object, dataset: str) -> str | None:
-        """MMEVerse's script: the whole answer in lower case, beside the gold as it is written."""
-        answer = response.strip().lower() if isinstance(response, str) else ""
-        return answer if answer in self.labels_of(dataset) else None
+        return in_lower_case(response, self.labels_of(dataset))
 
     def official_of(self, part: str) -> str:
         return "MMEVerse"

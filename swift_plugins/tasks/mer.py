@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from swift_plugins import metrics
-from swift_plugins.tasks.task import Figures, Gold, LabelTask, LeftOut, Task
+from swift_plugins.tasks.task import Figures, Gold, LabelTask, LeftOut, Task, in_lower_case
 
 # The labels of MERR, in the order in which Emotion-LLaMA's prompt lists them; the first six are those of MER2023.
 MERR = ("happy", "sad", "neutral", "angry", "worried", "surprise", "fear", "contempt", "doubt")
@@ -91,10 +91,7 @@ class OfMmeverse(Mer):
     stand_in = ""
 
     def official(self, response: object, dataset: str) -> str | None:
-        """MMEVerse's script: the whole answer in lower case beside the gold as it is written, so that no answer is
-        right where labels have capitals."""
-        answer = response.strip().lower() if isinstance(response, str) else ""
-        return answer if answer in self.labels_of(dataset) else None
+        return in_lower_case(response, self.labels_of(dataset))
 
     def official_of(self, part: str) -> str:
         return "MMEVerse"

@@ -252,6 +252,15 @@ class LabelTask(Task):
         return {"majority": [majority(golds)] * len(golds)}
 
 
+def in_lower_case(response: object, words: Sequence[str]) -> str | None:
+    """MMEVerse's script: the whole answer in lower case, None where it is none of the words as they are written.
+
+    Labels with capitals are no such answer, and never right.
+    """
+    answer = response.strip().lower() if isinstance(response, str) else ""
+    return answer if answer in words else None
+
+
 def majority(golds: Sequence) -> Any:
     """The commonest gold answer, the first in order among equals."""
     return max(sorted(Counter(golds).items()), key=lambda item: item[1])[0]
