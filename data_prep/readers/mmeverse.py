@@ -32,13 +32,7 @@ ROLE_TASKS = {role: task for task, role in LABEL_COLUMNS.items()}
 
 
 class MmeverseReader:
-    """The reader of one set: has what a reader module has (`data_prep.readers`), and which media its rows show.
-
-    sound: rows list the sound of their clips. frames: rows list a picture of theirs, see `frame`.
-    """
-
-    sound = True
-    frames = True
+    """The reader of one set: has what a reader module has (`data_prep.readers`)."""
 
     def __init__(self, name: str, described: Set):
         self.name, self.set = name, described
