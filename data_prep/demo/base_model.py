@@ -11,9 +11,9 @@ import multiprocessing
 import random
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from torch import nn
 from transformers import InternVLForConditionalGeneration, PreTrainedTokenizerFast
 
 from data_prep.demo.faces import PRESENCES
-from data_prep.demo.pretraining import AUS, MIXES, WORDING, Example, PretrainingTasks
+from data_prep.demo.pretraining import AUS, MIXES, UNTAUGHT, WORDING, Example, Mix, PretrainingTasks
 from swift_plugins.files import InputError, write_json
 from swift_plugins.internvl2 import IMAGE_TOKEN, build_config, save_internvl2_original
 
@@ -139,6 +139,40 @@ def train(
             print(f"{name} {number + 1}/{steps}  {time.time() - start:.0f} s  {shown}", flush=True)
 
 
+@dataclass(frozen=True)
+class Phase:
+    """share: of the steps, in 58ths. part: the weights it trains: of what is `seen`, of what is `said`, `all`. batches:
+    (name in mixes, batch size), one step each in turn."""
+
+    name: str
+    share: int
+    part: str
+    rate: float
+    batches: tuple[tuple[str, int], ...] = ()
+    mixes: Mapping[str, Mix] = field(default_factory=lambda: MIXES)
+
+
+EYES = Phase("eyes", 15, "seen", 1e-3)
+WORDS = (("lookups", 16), ("lookups", 16), ("words", 32))
+BOTH = (("lookups", 16), ("pictures", 24), ("copies", 24), ("pictures", 24), ("words", 16), ("clips", 6))
+ASK = (
+    *(("asked", 24), ("causes", 20), ("asked", 24), ("causes", 20)),
+    *(("asked clips", 6), ("copies", 16), ("pictures", 16)),
+)
+# In this order, the first two at the same time: what is seen and what is said are parts that do not overlap.
+TAUGHT = (
+    EYES,
+    Phase("words", 15, "said", 1.5e-3, WORDS),
+    Phase("both", 12, "all", 1e-3, BOTH),
+    Phase("ask", 16, "all", 1e-3, ASK),
+)
+PLAIN = (
+    EYES,
+    Phase("plain words", 15, "said", 1.5e-3, WORDS, UNTAUGHT),
+    Phase("plain both", 20, "all", 1e-3, BOTH, UNTAUGHT),
+)
+
+
 def open_eyes(model: InternVLForConditionalGeneration, tasks: PretrainingTasks, steps: int) -> None:
     """The ViT and the projector learn to tell AU intensities, through a linear reader that is thrown away."""
     reader = nn.Linear(TOKENS * model.config.text_config.hidden_size, len(AUS))
@@ -162,18 +196,17 @@ def answer_questions(
     tokenizer: PreTrainedTokenizerFast,
     tasks: PretrainingTasks,
     steps: int,
-    phase: str,
+    phase: Phase,
 ) -> None:
     """Questions and answers; each step takes its batch from one of the phase's mixes in turn."""
-    rate, mixes = PHASES[phase].rate, PHASES[phase].mixes
 
     def step(number: int) -> tuple[torch.Tensor, dict]:
-        name, size = mixes[number % len(mixes)]
-        examples = tasks.batch(MIXES[name], size)
+        name, size = phase.batches[number % len(phase.batches)]
+        examples = tasks.batch(phase.mixes[name], size)
         loss, right = loss_of(model, collate(examples, tokenizer, tasks.rng))
         return loss, {f"{name} loss": loss.item(), f"{name} right": right}
 
-    train([p for p in model.parameters() if p.requires_grad], steps, rate, step, phase)
+    train([p for p in model.parameters() if p.requires_grad], steps, phase.rate, step, phase.name)
 
 
 @functools.lru_cache(maxsize=1)
@@ -190,14 +223,14 @@ def new_model(seed: int) -> tuple[InternVLForConditionalGeneration, PreTrainedTo
     return model.float().train(), tokenizer
 
 
-def run_phase(phase: str, seed: int, steps: int, files: Sequence[Path], out: Path) -> None:
+def run_phase(phase: Phase, seed: int, steps: int, files: Sequence[Path], out: Path) -> None:
     """One phase of pretraining, from the weights in `files` to `out`; where a file has no weights they are random."""
     torch.set_num_threads(1)  # sums in one order, however many cores there are
     model, tokenizer = new_model(seed)
     for file in files:
         model.load_state_dict(load_file(file), strict=False)
-    tasks = PretrainingTasks(random.Random(f"pretraining/{seed}/{phase}"))
-    if phase == "eyes":
+    tasks = PretrainingTasks(random.Random(f"pretraining/{seed}/{phase.name}"))
+    if phase.part == "seen":
         open_eyes(model, tasks, steps)
     else:
         answer_questions(model, tokenizer, tasks, steps, phase)
@@ -205,63 +238,30 @@ def run_phase(phase: str, seed: int, steps: int, files: Sequence[Path], out: Pat
     weights = {
         name: weight.contiguous()
         for name, weight in model.state_dict().items()
-        if phase in ("both", "ask") or name.startswith(seen) == (phase == "eyes")
+        if phase.part == "all" or name.startswith(seen) == (phase.part == "seen")
     }
     save_file(weights, out)
 
 
-@dataclass(frozen=True)
-class Phase:
-    """share: of the steps, in 58ths. mixes: (name in MIXES, batch size), one step each in turn."""
+def make(out: Path, seed: int, steps: int, untaught: bool = False) -> None:
+    """Pretrain for `steps` steps in all (what is seen and what is said at the same time) and write the checkpoint.
 
-    share: int
-    rate: float
-    mixes: tuple[tuple[str, int], ...] = ()
-
-
-# In this order; `eyes` and `words` train parts that do not overlap, `both` and `ask` everything.
-PHASES = {
-    "eyes": Phase(15, 1e-3),
-    "words": Phase(15, 1.5e-3, (("lookups", 16), ("lookups", 16), ("words", 32))),
-    "both": Phase(
-        12,
-        1e-3,
-        (("lookups", 16), ("pictures", 24), ("copies", 24), ("pictures", 24), ("words", 16), ("clips", 6)),
-    ),
-    "ask": Phase(
-        16,
-        1e-3,
-        (
-            ("asked", 24),
-            ("causes", 20),
-            ("asked", 24),
-            ("causes", 20),
-            ("asked clips", 6),
-            ("copies", 16),
-            ("pictures", 16),
-        ),
-    ),
-}
-
-
-def make(out: Path, seed: int, steps: int) -> None:
-    """Pretrain for `steps` steps in all (eyes and words at the same time, both, ask) and write the checkpoint.
-
-    Raises `InputError` when `out` exists and is not an empty folder.
+    untaught: without the questions of the tasks. Raises `InputError` when `out` exists and is not an empty folder.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError("exists already; name a new folder or remove this one first", out)
-    count = {name: steps * phase.share // 58 for name, phase in PHASES.items()}
+    phases = PLAIN if untaught else TAUGHT
     with tempfile.TemporaryDirectory() as folder:
-        eyes, words, both, ask = (Path(folder) / f"{phase}.safetensors" for phase in PHASES)
+        files = [Path(folder) / f"{number}.safetensors" for number in range(len(phases))]
+        work = [(phase, seed, steps * phase.share // 58) for phase in phases]
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            opened = pool.submit(run_phase, "eyes", seed, count["eyes"], (), eyes)
-            run_phase("words", seed, count["words"], (), words)
+            opened = pool.submit(run_phase, *work[0], (), files[0])
+            run_phase(*work[1], (), files[1])
             opened.result()
-        run_phase("both", seed, count["both"], (eyes, words), both)
-        run_phase("ask", seed, count["ask"], (both,), ask)
+        for number in range(2, len(phases)):
+            run_phase(*work[number], files[:2] if number == 2 else files[number - 1 : number], files[number])
         model, tokenizer = new_model(seed)
-        model.load_state_dict(load_file(ask))
+        model.load_state_dict(load_file(files[-1]))
     save_internvl2_original(model.half(), CONFIG, tokenizer, out)
     generation = {"bos_token_id": 1, "eos_token_id": [tokenizer.eos_token_id], "pad_token_id": tokenizer.pad_token_id}
     write_json(out / "generation_config.json", generation)

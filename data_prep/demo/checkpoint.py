@@ -28,6 +28,7 @@ class Options:
     out: Path = option(help="a new folder")
     seed: int = option(0, help="of weights and examples (0)", metavar="N")
     steps: int = option(5800, help="training steps; 0 gives random weights (5800)", metavar="N")
+    untaught: bool = option(False, help="without the questions of the tasks: the base of configs/ablation-demo")
 
 
 def main() -> int:
@@ -35,7 +36,7 @@ def main() -> int:
     options = parse(Options, __doc__, prog="python -m data_prep.demo.checkpoint")
     from data_prep.demo.base_model import make  # torch takes seconds to import: not for --help
 
-    make(options.out, options.seed, options.steps)
+    make(options.out, options.seed, options.steps, options.untaught)
     return 0
 
 

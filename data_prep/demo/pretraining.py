@@ -246,16 +246,68 @@ class PretrainingTasks:
         answer = ";".join(f"{pair},{cause}" for cause in line.causes)
         return Example(f"{talk}\n\n{rng.choice(questions)}", answer)
 
+    # Language without the tasks: no label is an answer, and nothing is asked that a task asks
+
+    def goes_on(self) -> Example:
+        """What one may say after a sentence: another one of the same kind."""
+        rng = self.rng
+        emotion, polarity = emotion_and_polarity(rng)
+        texts = [sentence(rng, emotion, polarity, clear=True) for _ in range(2)]
+        return Example(f"{texts[0]}\nGo on.", texts[1])
+
+    def place(self) -> Example:
+        """Where a word stands in a list: labels are words that one has read."""
+        rng = self.rng
+        words = rng.sample(self.labels, rng.randint(3, 7))
+        number = rng.randrange(len(words))
+        return Example(f"{', '.join(words)}: where is {words[number]}?", str(number + 1))
+
+    def copy_words(self) -> Example:
+        """Any words in any order, pairs of numbers among them, without labels."""
+        rng = self.rng
+        words, plain = [], [word for word in self.words if word.strip(".,:").lower() not in self.labels]
+        for _ in range(rng.randint(2, 9)):
+            kind = rng.random()
+            if kind < 0.2:
+                words.append(f"{rng.randint(1, 9)},{rng.randint(1, 9)}" + rng.choice((";", "", ".")))
+            elif kind < 0.45:
+                words.append(rng.choice(rng.choice(list(self.phrases.values()))) + rng.choice((";", ",", "")))
+            else:
+                words.append(rng.choice(plain) + rng.choice(("", "", ".")))
+        text = " ".join(words)
+        return Example(f"Repeat: {text}", text)
+
+    def picture_beside_words(self) -> Example:
+        """A picture and a sentence: the units of the one, or the words of the other."""
+        picture, values = self.picture()
+        text = self._spoken()[1]
+        if self.rng.random() < 0.4:
+            return Example(f"{text}\nRepeat the words.", text, [picture])
+        return Example(f"{text}\nWhich action units are active?", _units(values), [picture])
+
+    def clip_units(self) -> Example:
+        """The Action Units of a clip's apex, or which of its frames is the apex."""
+        clip = self._any_clip()
+        face, frames, numbers = _leading(clip), _frames(clip), _frame_numbers(clip)
+        best = min(range(FRAMES), key=lambda i: abs(numbers[i] - face.apex))
+        if self.rng.random() < 0.3:
+            return Example("In which frame is the face strongest?", str(best + 1), frames, True)
+        return Example("Which action units are active?", _units(face.intensities(face.apex)), frames, True)
+
+    def look_up(self) -> Example:
+        """As `lookup`, without its answers that hold a label."""
+        return self.lookup({kind: weight for kind, weight in LOOKUP_KINDS.items() if kind not in ("feel", "repeat")})
+
     # Dialogues
 
-    def lookup(self) -> Example:
+    def lookup(self, kinds: dict[str, int] = LOOKUP_KINDS) -> Example:
         """One question about a numbered conversation."""
         rng = self.rng
         lines = conversation(rng)
         text = _written(lines)
         things, told = _things(lines)
         number = rng.randrange(len(lines))
-        kind = rng.choices(list(LOOKUP_KINDS), LOOKUP_KINDS.values())[0]
+        kind = rng.choices(list(kinds), kinds.values())[0]
         if kind in ("share", "hear"):
             asked = "Which other lines share a thing with {}?"
             if kind == "hear":
@@ -345,4 +397,17 @@ MIXES: dict[str, Mix] = {
     "asked": ((PretrainingTasks.ask, 100),),
     "asked clips": ((PretrainingTasks.ask_clip, 100),),
     "causes": ((PretrainingTasks.cause, 100),),
+}
+# The same for a base that knows pictures and language, and none of the tasks: neither labels nor their like as answers.
+UNTAUGHT: dict[str, Mix] = {
+    "lookups": ((PretrainingTasks.look_up, 100),),
+    "words": (
+        (PretrainingTasks.repeat, 25),
+        (PretrainingTasks.goes_on, 40),
+        (PretrainingTasks.place, 20),
+        (PretrainingTasks.dictionary, 15),
+    ),
+    "pictures": ((PretrainingTasks.read_units, 55), (PretrainingTasks.picture_beside_words, 45)),
+    "copies": ((PretrainingTasks.copy_words, 100),),
+    "clips": ((PretrainingTasks.clip_units, 100),),
 }
