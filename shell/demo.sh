@@ -8,31 +8,13 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 export CONFIG OUTPUT MODEL="$CONFIGS/demo/checkpoint" DATA="$OUTPUT/amt" RESUME=1
 export LOG_LEVEL="${LOG_LEVEL:-WARNING}" # of ms-swift, which else prints every layer of the model
-raw="$OUTPUT/raw"
-datasets=(--meld "$raw/meld" --mosei "$raw/mosei" --ecf "$raw/ecf")
 hold_output
 source "$SCRIPTS/steps.sh"
+source "$SCRIPTS/synthetic.sh"
 
-generate() {
-    rm -rf "$raw.part" "$OUTPUT"/.raw.part.* # of a kill
-    python -m data_prep.demo --out "$raw.part" --leak
-    mv "$raw.part" "$raw"
-}
-faces() {
-    for dataset in mosei meld; do
-        python -m data_prep.fer --dataset "$dataset" --root "$raw/$dataset" --resume \
-            --csv "$raw/$dataset/openface" --out "$raw/$dataset" --split train dev test
-    done
-}
 # Status 1 says that something breaks results: the planted dialogue, which step 4 leaves out.
 doctor() {
     python -m data_prep.doctor "${datasets[@]}" --report "$OUTPUT/doctor" || [ $? = 1 ]
-}
-build() {
-    for split in train dev test; do
-        python -m data_prep.build_amt --split "$split" --out "$DATA" "${datasets[@]}" \
-            $([ "$split" != train ] || echo --exclude-leaks all)
-    done
 }
 # Two processes share the work where there are cores for them; the shorter stage 1 would lose more by their start.
 causes() {
@@ -45,7 +27,7 @@ answer() {
     STAGE="$1" bash "$SCRIPTS/test.sh"
 }
 
-step "Generate a synthetic dataset: clips, dialogues, Action Units" "$raw" generate
+step "Generate a synthetic dataset: clips, dialogues, Action Units" "$raw" generate --leak
 step "FER: peak frames and captions from the Action Units" "$raw/meld/fer.jsonl" faces
 step "Doctor: what would ruin results" "$OUTPUT/doctor/doctor.json" doctor
 python -m data_prep.demo.summary "$OUTPUT" --leaks

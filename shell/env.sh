@@ -4,6 +4,7 @@
 #   MODEL    folder of the base model, as downloaded
 #   DATA     folder of AMT rows that data_prep.build_amt wrote      (exported as AMT_DATA)
 #   OUTPUT   where checkpoints and results go (default output/<config>, in the current folder when installed)
+#   SEED     of the draw and of the training, instead of the seeds of the configuration
 #   PRESET   batches for a GPU of this size: 24gb, 48gb, 80gb, 140gb (configs/presets), or a file of your own
 #   AMT_CACHE  folder of prepared clips and of the lengths of rows (default output/cache; empty: none), AMT_CACHE_GB at
 #              most (50; never more than half of the free disk)
@@ -53,6 +54,8 @@ fail() {
 if [ -z "${AMT_MIXTURES:-}" ] && [ -f "$CONFIG_DIR/mixtures.yaml" ]; then
     export AMT_MIXTURES="$CONFIG_DIR/mixtures.yaml"
 fi
+
+[ -z "${SEED:-}" ] || export AMT_SEED="$SEED"
 
 need_data() {
     [ -n "${AMT_DATA:-}" ] || fail "set DATA to the folder that data_prep.build_amt wrote"
@@ -140,5 +143,5 @@ run_stage() {
     [ -z "${PRESET:-}" ] || more+=(--preset "$PRESET")
     exec python -m swift_plugins.run_stage --config "$CONFIG_DIR" --settings "$stage" --stage "$MIXTURE" \
         --model "$MODEL" --output "$OUTPUT/$stage" ${SIZE:+--size "$SIZE"} ${more[@]+"${more[@]}"} -- \
-        ${FLAGS[@]+"${FLAGS[@]}"} "$@"
+        ${FLAGS[@]+"${FLAGS[@]}"} ${SEED:+--seed "$SEED" --data_seed "$SEED"} "$@"
 }

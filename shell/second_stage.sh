@@ -5,12 +5,13 @@
 #   MERGE=1  merge the stage-1 adapter into OUTPUT/stage1-merged and train a new adapter on it. By default the stage-1
 #            adapter itself goes on training: one adapter holds both stages and fits the downloaded MODEL. After a merge
 #            the stage-2 adapter fits the merged folder only, and stage 1 has its full rank to itself.
+#   FIRST    the checkpoint of stage 1 (default: the last one in OUTPUT/stage1)
 #   RESUME=1, NPROC_PER_NODE, DEEPSPEED  go on after a kill; several processes (env.sh)
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 need_model
 need_data
 MIXTURE="${MIXTURE:-$(mixture_of stage2)}"
-FIRST="$(last_checkpoint "$OUTPUT/stage1")"
+FIRST="${FIRST:-$(last_checkpoint "$OUTPUT/stage1")}"
 
 [ -n "$FIRST" ] || fail "$OUTPUT/stage1 holds no checkpoint; run shell/first_stage.sh first"
 hold_output

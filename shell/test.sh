@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Inference on every test channel in one model load, then the scores:
 #   DATA=… bash shell/test.sh [flags of swift infer]
-#   STAGE   stage1 or stage2 (default: the last one trained); CHECKPOINT another adapter folder
+#   STAGE   stage1 or stage2 (default: the last one trained); CHECKPOINT another adapter folder, or a whole model, as it
+#           was downloaded: zero-shot
 #   RESULT  the file of answers (default OUTPUT/<stage>.test.jsonl); an existing one is never appended to
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 need_data
@@ -17,12 +18,17 @@ if [ "${NPROC_PER_NODE:-1}" -gt 1 ] && ! has_accelerator; then
     echo "no GPU here: one process answers all rows (NPROC_PER_NODE=$NPROC_PER_NODE is for GPUs)" >&2
     unset NPROC_PER_NODE
 fi
+asked=(--adapters "$CHECKPOINT")
+if [ ! -f "$CHECKPOINT/adapter_config.json" ]; then
+    type="$(sed -n 's/^model_type: *\([^ #]*\).*/\1/p' "$CONFIG_DIR/stage1.yaml")"
+    asked=(--model "$CHECKPOINT" --model_type "${type:-emoverse}")
+fi
 hold_output
 quiet
 # swift infer writes as it goes: only a finished file gets the final name.
 rm -f "$RESULT.part"
 start=$SECONDS
-swift infer "$CONFIG_DIR/infer.yaml" --adapters "$CHECKPOINT" --result_path "$RESULT.part" \
+swift infer "$CONFIG_DIR/infer.yaml" "${asked[@]}" --result_path "$RESULT.part" \
     --external_plugins "$PLUGIN" "$@"
 mv "$RESULT.part" "$RESULT"
 rows=$(wc -l <"$RESULT") seconds=$((SECONDS - start > 0 ? SECONDS - start : 1))

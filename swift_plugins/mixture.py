@@ -6,7 +6,7 @@ prints the plan of a stage: rows per channel available, wanted and drawn. `--dat
 inside ms-swift (`swift_plugins.dataset`).
 
 The draw orders a task's rows by a keyed hash of (seed, task, id) and takes the first ones. It therefore depends on
-nothing but the seed and the ids: not on the order of files or lines, the rank, or the machine. A smaller draw is a
+nothing but the seed (`seed` of the file, or AMT_SEED) and the ids: not on the order of files or lines, the rank, or the machine. A smaller draw is a
 prefix of a larger one, so `amt:stage1#1000` trains on rows that stage 2 leaves out just as it does for all of stage 1.
 A draw with replacement takes the rows of that order whose places are hashes of (seed, stage, channel, number of the
 draw), with the same properties.
@@ -18,6 +18,7 @@ import contextlib
 import glob
 import hashlib
 import os
+import re
 import sys
 from array import array
 from collections import Counter
@@ -114,8 +115,10 @@ class Stage(Config):
     @field_validator("size")
     @classmethod
     def _size(cls, size: object) -> object:
+        if isinstance(size, list) and size and all(isinstance(name, str) for name in size):
+            return size
         if size != "scarcest" and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
-            raise ValueError(f"{size!r} is neither a positive number nor scarcest")
+            raise ValueError(f"{size!r} is neither a positive number, nor scarcest, nor a list of stages")
         return size
 
     @model_validator(mode="after")
@@ -144,6 +147,11 @@ class Stage(Config):
         return [lot for task, part in self.tasks.items() for lot in part.lots(task)]
 
     @property
+    def sized_by(self) -> list[str]:
+        """The stages whose rows together are its size."""
+        return self.size if isinstance(self.size, list) else []
+
+    @property
     def pooled(self) -> bool:
         """Whether no channel has a weight of its own."""
         return all(isinstance(part.sources, list) for part in self.tasks.values())
@@ -166,19 +174,22 @@ class Mixtures(Config):
     @model_validator(mode="after")
     def _check(self) -> Mixtures:
         for name, stage in self.stages.items():
-            for earlier in stage.after:
-                if earlier not in self.stages or name in self._before(earlier):
-                    raise ValueError(f"stages.{name}: after names {earlier}, which is no earlier stage")
+            for key, named in (("after", stage.after), ("size", stage.sized_by)):
+                for other in named:
+                    if other not in self.stages or name in self._before(other):
+                        kind = "no earlier stage" if key == "after" else "no other stage"
+                        raise ValueError(f"stages.{name}: {key} names {other}, which is {kind}")
         return self
 
     def _before(self, name: str) -> set[str]:
-        """The stage and all that come before it, directly or not; ends for circles, too."""
+        """The stage and all that it comes after or is sized by, directly or not; ends for circles, too."""
         found: set[str] = set()
         waiting = [name]
         while waiting:
             if (name := waiting.pop()) not in found:
                 found.add(name)
-                waiting += [after for after in self.stages[name].after if after in self.stages]
+                stage = self.stages[name]
+                waiting += [other for other in (*stage.after, *stage.sized_by) if other in self.stages]
         return found
 
 
@@ -410,9 +421,16 @@ def order(ids: Sequence[str], task: str, seed: int, parts: Sequence[str] = ()) -
 
 
 def read_mixtures(path: Path | str | None = None) -> Mixtures:
-    """Read a mixtures file (`AMT_MIXTURES`, else the project's own); `InputError` names what is wrong in it."""
+    """Read a mixtures file (`AMT_MIXTURES`, else the project's own), with the seed of `AMT_SEED` where that is set.
+
+    `InputError` names what is wrong in it.
+    """
     path = Path(path or os.environ.get("AMT_MIXTURES") or DEFAULT)
-    return read_config(path, Mixtures).model_copy(update={"path": str(path)})
+    mixtures = read_config(path, Mixtures)
+    seed = os.environ.get("AMT_SEED") or str(mixtures.seed)
+    if not re.fullmatch("-?[0-9]{1,18}", seed):
+        raise InputError(f"AMT_SEED={seed} is not a whole number")
+    return mixtures.model_copy(update={"path": str(path), "seed": int(seed)})
 
 
 def check_rows(path: Path, channel: str, offsets: array | None = None) -> Iterator[dict]:
@@ -531,7 +549,10 @@ def draw(mixtures: Mixtures, name: str, data: Path | str, size: int | None = Non
     if all(pools[lot].left or oversample[lot] for lot in lots):
         limits = [None if oversample[lot] else len(pools[lot].left) for lot in lots]
         largest = largest_size(weights, limits) if any(limit is not None for limit in limits) else 0
-    if size is None:
+    if size is None and stage.sized_by:
+        shared = (share for other in stage.sized_by for share in draw(mixtures, other, data, _files=files).shares)
+        size = sum(share.wanted for share in shared)
+    elif size is None:
         size = largest if stage.size == "scarcest" else stage.size
     shares = []
     for lot, wanted in zip(lots, apportion(size, weights), strict=True):

@@ -23,6 +23,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
 from swift.metrics import eval_metrics_map
 from swift.metrics.base import EvalMetrics
 from swift.rewards import orms
@@ -136,13 +137,21 @@ class AmtMetrics(EvalMetrics):
                 (Serializer.from_tensor(prediction), Serializer.from_tensor(label))
                 for prediction, label in zip(predictions, labels, strict=True)
             ]
-        tokenizer = self.trainer.template.tokenizer
-        answers = []
+        template, answers = self.trainer.template, []
         for prediction, label in zip(predictions[:, :-1], labels[:, 1:], strict=True):
-            mask = label != -100
-            pair = prediction[mask], label[mask]
-            answers.append(tuple(tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in pair))
+            for span in _spans(label != -100, apart=template.padding_free or template.packing):
+                pair = prediction[span], label[span]
+                decode = template.tokenizer.decode
+                answers.append(tuple(decode(tokens, skip_special_tokens=True).strip() for tokens in pair))
         return answers
+
+
+def _spans(answered: np.ndarray, apart: bool) -> list[np.ndarray]:
+    """The places of each row's answer in (length,) labels; apart: rows stand end to end, each with one answer."""
+    places = np.flatnonzero(answered)
+    if not apart:
+        return [places]
+    return [span for span in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if len(span)]
 
 
 def channel_metrics(rows: Iterable[dict]) -> dict[str, float]:

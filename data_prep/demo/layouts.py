@@ -55,6 +55,11 @@ SIZES = {
         "meld": {"train": 80, "dev": 8, "test": 24},
         "ecf": {"train": 90, "test": 28},
     },
+    "splits": {
+        "mosei": {"train": 640, "valid": 30, "test": 240},
+        "meld": {"train": 80, "dev": 6, "test": 36},
+        "ecf": {"train": 90, "dev": 6, "test": 56},
+    },
     "sentences": {
         "mosei": {"train": 640, "valid": 6, "test": 240},
         "meld": {"train": 5, "dev": 2, "test": 3},

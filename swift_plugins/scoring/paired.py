@@ -65,7 +65,7 @@ def compare(ours: Channel, theirs: Channel, draws: int, seed: int = 0) -> dict[s
             THEIRS: shown[THEIRS][name],
             "difference": observed[name],
             "interval": [float(end) for end in np.percentile(samples[name,], [2.5, 97.5])],
-            "p": _p_value(np.array(samples[name,]), observed[name]),
+            "p": p_value(np.array(samples[name,]), observed[name]),
         }
         for name in observed
     }
@@ -89,7 +89,7 @@ def _partners(ours: Channel, theirs: Channel) -> list[int]:
     return order
 
 
-def _p_value(differences: np.ndarray, observed: float) -> float:
+def p_value(differences: np.ndarray, observed: float) -> float:
     """Two-sided: how often a resampled difference is as far from their mean as the observed one is from 0."""
     far = np.abs(differences - differences.mean()) >= abs(observed)
     return float((far.sum() + 1) / (len(differences) + 1))
