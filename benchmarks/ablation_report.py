@@ -1,4 +1,4 @@
-"""The tables of an ablation: Tables 2, 3 and 5 of the paper with our figures beside its own, curves, what was forgotten.
+"""The tables of an ablation: Tables 2, 3 and 5 of the paper, our figures beside its own; curves, what was forgotten.
 
     python -m benchmarks.ablation_report OUTPUT [OUTPUT…] [--out DIR] [--bootstrap N]
 
@@ -6,8 +6,8 @@ OUTPUT is a folder of shell/ablation.sh, or single runs of it (OUTPUT/<variant>/
 DIR/index.html (default: OUTPUT/report), which say the same, and prints the tables. Which variants stand in which table,
 and which figures: configs/ablation.yaml.
 
-A cell is the mean over seeds ± their standard deviation; of one seed, ± the standard deviation of a bootstrap over its
-test dialogues or clips. Comparisons are a paired bootstrap (Koehn 2004) over test dialogues or clips, in which all seeds
+A cell is the mean over seeds ± their standard deviation; of one seed, ± the standard deviation of a bootstrap over
+its test dialogues or clips. Comparisons are a paired bootstrap (Koehn 2004) over test dialogues or clips, in which all seeds
 are resampled alike: what it leaves out is the chance of the seeds, which ± shows.
 """
 

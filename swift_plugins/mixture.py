@@ -6,8 +6,9 @@ prints the plan of a stage: rows per channel available, wanted and drawn. `--dat
 inside ms-swift (`swift_plugins.dataset`).
 
 The draw orders a task's rows by a keyed hash of (seed, task, id) and takes the first ones. It therefore depends on
-nothing but the seed (`seed` of the file, or AMT_SEED) and the ids: not on the order of files or lines, the rank, or the machine. A smaller draw is a
-prefix of a larger one, so `amt:stage1#1000` trains on rows that stage 2 leaves out just as it does for all of stage 1.
+nothing but the seed (that of the file, or AMT_SEED) and the ids: not on the order of files or lines, the rank, or the
+machine. A smaller draw is a prefix of a larger one, so `amt:stage1#1000` trains on rows that stage 2 leaves out just as
+it does for all of stage 1.
 A draw with replacement takes the rows of that order whose places are hashes of (seed, stage, channel, number of the
 draw), with the same properties.
 """

@@ -33,7 +33,7 @@ class Options:
     size: str = option(
         "small",
         choices=sorted(SIZES),
-        help="small: what the demo trains on; splits: as many to train on, twice as many to test on, ECF with a dev split; "
+        help="small: what the demo trains on; splits: the same with larger test splits and ECF with a dev split; "
         "sentences: hardly a dialogue; tiny: for tests (small)",
     )
     leak: bool = option(False, help="plant a dialogue of MELD's test split in ECF's training split, for the doctor")
