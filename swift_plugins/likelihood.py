@@ -11,7 +11,9 @@ What the answers to a row begin with in common, the prompt, runs once; the answe
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +50,8 @@ def prepare(template: Template, rows: Sequence[dict[str, Any]], answers: Sequenc
 
     turns = [[answered(row, answer) for answer in answers] for row in rows]
     if not isinstance(template, EmoverseTemplate):  # other models' inputs have more to a token than its id
-        return Prepared([template.encode(row) for same in turns for row in same], len(answers), [], None)
-    encoded = [template.encode(same[0]) for same in turns]
+        return Prepared(_encoded(template, [row for same in turns for row in same]), len(answers), [], None)
+    encoded = _encoded(template, [same[0] for same in turns])
     shared, ends = [], []
     with template.lengths_only():
         for first, same in zip(encoded, turns, strict=True):
@@ -78,6 +80,12 @@ def common(rows: Sequence[tuple[list[int], list[int]]]) -> int:
 def answered(row: dict[str, Any], answer: str) -> dict[str, Any]:
     """A row with an answer to it."""
     return row | {"messages": [*row["messages"], {"role": "assistant", "content": answer}]}
+
+
+def _encoded(template: Template, rows: list[dict]) -> list[dict]:
+    """Rows encoded side by side, as ms-swift does: decoding clips is what takes long."""
+    with ThreadPoolExecutor(min(len(rows), os.cpu_count() or 1)) as pool:
+        return list(pool.map(template.encode, rows))
 
 
 def _after_prompts(model: torch.nn.Module, template: Template, prepared: Prepared) -> torch.Tensor:
