@@ -46,10 +46,10 @@ def score_channel(channel: Channel, draws: int = 0, seed: int = 0) -> dict:
         if label := channel.task.stand_in:
             turned = [gold for gold, answer in zip(channel.golds, channel.official, strict=True) if answer is None]
             block["stand_in"] = {"label": label, "n": len(turned), "right": turned.count(label)}
-    ranked = [row for row, confidence in enumerate(channel.confidences) if confidence is not None]
+    answers = zip(channel.confidences, channel.golds, channel.strict, strict=True)
+    ranked = [(confidence, gold == answer) for confidence, gold, answer in answers if confidence is not None]
     if ranked:
-        right = (channel.strict[row] == channel.golds[row] for row in ranked)
-        confidences = (channel.confidences[row] for row in ranked)
+        confidences, right = zip(*ranked, strict=True)
         block["calibration"] = metrics.calibration(metrics.calibration_counts(confidences, right))
     try:
         predictions = channel.task.baselines(channel.golds, channel.keys)
