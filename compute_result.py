@@ -96,7 +96,7 @@ def describe(channel: Channel, block: dict) -> list[str]:
         f"{channel.name}: {n}, unparsed {block['unparsed']:,} strict, {block['unparsed_lenient']:,} lenient{excluded}"
     ]
     lines += table(block)
-    lines += [f"  {remark}" for remark in block.get("remarks", ())]
+    lines += [f"  {line}" for line in (*block.get("remarks", ()), *scores.calibration_lines(block))]
     for part, classes in parts_of(block["per_class"]["strict"]).items():
         figures = ", ".join(f"{label} {100 * row['f1']:.1f} ({row['support']})" for label, row in classes.items())
         if figures:
@@ -140,6 +140,9 @@ def print_changes(blocks: dict, before: dict) -> None:
     for name, metrics in changes(blocks, before).items():
         if before[name]["n"] != blocks[name]["n"]:
             print(f"  {name}: n was {before[name]['n']:,} and is {blocks[name]['n']:,}: not the same rows")
+        ways = ["generated" if "calibration" not in block else "ranked" for block in (before[name], blocks[name])]
+        if ways[0] != ways[1]:
+            print(f"  {name}: answers were {ways[0]} and are {ways[1]}: not only the model differs")
         for metric, (earlier, now) in metrics.items():
             figures = f"{scores.percent(metric, earlier):>8} → {scores.percent(metric, now):>6}"
             print(f"  {name:<12} {metric:<28}{figures}  {scores.scale(metric) * (now - earlier):+7.2f}")

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from app.clips import Clip, Look, look
-from app.engine import Model, Question, chosen_checkpoint, shares, trained_on
+from app.engine import Model, Question, chosen_checkpoint, trained_on
 from app.options import ModelOptions
 from data_prep.prompts import Prompts
 from data_prep.readers import READERS, tasks_of
 from data_prep.readers.sample import Sample
 from swift_plugins.files import InputError
+from swift_plugins.likelihood import shares
 from swift_plugins.mixture import read_mixtures
 from swift_plugins.tasks import TASKS, LabelTask, split_channel
 
@@ -147,11 +148,10 @@ def ask(model: Model, channel: str, clip: Clip, seen: Look, wording: Prompts) ->
     start = time.perf_counter()
     dataset, key, _ = split_channel(channel)
     task, asked = TASKS[key], question(channel, clip, seen, wording)
-    if isinstance(task, LabelTask):
-        answers = [task.target(label, dataset) for label in task.classes(dataset)]
-        likelihoods = model.likelihoods(asked, answers)
+    if labels := task.choices(dataset):
+        likelihoods = model.likelihoods(asked, [task.target(label, dataset) for label in labels])
         if likelihoods is not None:
-            probabilities = dict(zip(task.classes(dataset), shares(likelihoods), strict=True))
+            probabilities = dict(zip(labels, shares(likelihoods), strict=True))
             label = max(probabilities, key=probabilities.__getitem__)
             rounded = {name: round(value, 4) for name, value in probabilities.items()}
             text = task.target(label, dataset)

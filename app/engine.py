@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import math
 import mimetypes
 import os
 import re
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from swift_plugins import TRAINING, need
+from swift_plugins import TRAINING, likelihood, need
 from swift_plugins.files import CONFIGS, PLUGIN, ROOT, InputError, read_json
 
 DEMO = CONFIGS / "demo" / "checkpoint"
@@ -175,65 +174,12 @@ class LocalModel:
 
     def likelihoods(self, question: Question, answers: Sequence[str]) -> list[float]:
         """See `Model`: as training would see the answers."""
-        import torch
-
-        from swift_plugins.template import EmoverseTemplate
-
         media = {"images": [*map(str, question.images)], "videos": [*map(str, question.videos)]}
-        turns = [[*question.messages(), {"role": "assistant", "content": answer}] for answer in answers]
-        rows = [{"messages": messages, **media} for messages in turns]
-        with self._lock, torch.inference_mode():
+        with self._lock:
             self._engine.model.eval()
             self._template.set_mode("train")
-            # Other models' inputs have more to a token than its id.
-            return self._by_prefix(rows) if isinstance(self._template, EmoverseTemplate) else self._in_one_batch(rows)
-
-    def _by_prefix(self, rows: list[dict]) -> list[float]:
-        """Log-likelihoods of the rows' answers; what the rows begin with in common runs once."""
-        import torch
-
-        model, template = self._engine.model, self._template
-        first = template.encode(rows[0])
-        with template.lengths_only():
-            others = [template.encode(row) for row in rows[1:]]
-        shared = _shared([(row["input_ids"], row["labels"]) for row in (first, *others)])
-        ends = [row["input_ids"][shared:] for row in (first, *others)]
-        prompt = first | {key: first[key][:shared] for key in ("input_ids", "labels")}
-        seen = model(**self._inputs([prompt])[0], use_cache=True, logits_to_keep=1)
-        seen.past_key_values.batch_repeat_interleave(len(rows))
-        width = max(map(len, ends))
-        ids = torch.tensor([end + [0] * (width - len(end)) for end in ends], device=model.device)
-        there = torch.tensor([[1] * (shared + len(end)) + [0] * (width - len(end)) for end in ends])
-        said = model(input_ids=ids, attention_mask=there.to(ids.device), past_key_values=seen.past_key_values)
-        logits = torch.cat([seen.logits.expand(len(rows), -1, -1), said.logits[:, :-1]], dim=1)
-        chosen = logits.float().log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
-        return chosen.masked_fill(there[:, shared:].to(ids.device) == 0, 0).sum(-1).tolist()
-
-    def _in_one_batch(self, rows: list[dict]) -> list[float]:
-        """The same, each row whole."""
-        inputs, labels = self._inputs([self._template.encode(row) for row in rows])
-        targets = labels[:, 1:]
-        answered = (targets != -100).any(0)  # the rest, gigabytes for a large model, is not needed
-        targets = targets[:, answered]
-        logits = self._engine.model(**inputs).logits[:, :-1][:, answered].float().log_softmax(-1)
-        chosen = logits.gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-        return chosen.masked_fill(targets == -100, 0).sum(-1).tolist()
-
-    def _inputs(self, encoded: list[dict]) -> tuple[dict, Any]:
-        """What the model takes of encoded rows, and their labels."""
-        from swift.utils import to_device
-
-        model = self._engine.model
-        batch = to_device(self._template.data_collator(encoded), model.device)
-        inputs = self._template.pre_forward_hook(model, None, batch)[1]
-        return inputs, inputs.pop("labels", None)
-
-
-def _shared(rows: Sequence[tuple[list[int], list[int]]]) -> int:
-    """How many tokens the rows (ids, labels) begin with in common, before the first token of an answer."""
-    asked = min(next(place for place, label in enumerate(labels) if label != -100) for _, labels in rows)
-    columns = zip(*(ids[:asked] for ids, _ in rows), strict=True)
-    return next((place for place, column in enumerate(columns) if len(set(column)) > 1), asked)
+            prepared = likelihood.prepare(self._template, [{"messages": question.messages(), **media}], answers)
+            return likelihood.log_likelihoods(self._engine.model, self._template, prepared)[0]
 
 
 class ServedModel:
@@ -278,10 +224,3 @@ def data_url(path: Path) -> str:
     """A file as a data URL."""
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
-def shares(likelihoods: Sequence[float]) -> list[float]:
-    """Probabilities among the given answers alone: the softmax of their log-likelihoods."""
-    top = max(likelihoods)
-    weights = [math.exp(value - top) for value in likelihoods]
-    return [weight / sum(weights) for weight in weights]

@@ -1,11 +1,25 @@
 #!/usr/bin/env bash
 # Inference on every test channel in one model load, then the scores:
-#   DATA=… bash shell/test.sh [flags of swift infer]
+#   DATA=… bash shell/test.sh [--score likelihood] [flags of swift infer]
+#   --score  generate (default), or likelihood: of tasks with a closed set of labels the likeliest label is the answer, and
+#            every label gets a probability (docs/models.md, Ranked labels); other tasks' answers are generated
 #   STAGE   stage1 or stage2 (default: the last one trained); CHECKPOINT another adapter folder, or a whole model, as it
 #           was downloaded: zero-shot
 #   RESULT  the file of answers (default OUTPUT/<stage>.test.jsonl); an existing one is never appended to
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 need_data
+export AMT_SCORE=generate
+flags=()
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --score) AMT_SCORE="${2:-}" && shift ;;
+        --score=*) AMT_SCORE="${1#*=}" ;;
+        *) flags+=("$1") ;;
+    esac
+    [ $# = 0 ] || shift
+done
+set -- ${flags[@]+"${flags[@]}"}
+[[ "$AMT_SCORE" =~ ^(generate|likelihood)$ ]] || fail "--score $AMT_SCORE is neither generate nor likelihood"
 [ -n "${STAGE:-}" ] || { [ -n "$(last_checkpoint "$OUTPUT/stage2")" ] && STAGE=stage2 || STAGE=stage1; }
 CHECKPOINT="${CHECKPOINT:-$(last_checkpoint "$OUTPUT/$STAGE")}"
 RESULT="${RESULT:-$OUTPUT/$STAGE.test.jsonl}"

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -90,6 +90,7 @@ class Ablation(Config):
     variants: dict[str, Variant] = Field(min_length=1)
     tables: dict[str, Table]
     figures: list[Column] = Field(min_length=1)
+    score: Literal["generate", "likelihood"] = "generate"
     path: str = ""
 
     @model_validator(mode="after")
@@ -119,6 +120,9 @@ class Options:
     output: Path = option(metavar="DIR", help="where the runs go")
     seeds: tuple[int, ...] = option((), positional=True, nargs="*", metavar="SEED", help="default 1")
     dry_run: bool = option(False, help="print the runs, their steps and their time, and start nothing")
+    score: str | None = option(
+        None, choices=("generate", "likelihood"), help="how labels are answered (default: as ablation.yaml says)"
+    )
     only: tuple[str, ...] = option((), metavar="VARIANT", help="these variants, and what they start from")
     jobs: int = option(0, metavar="N", help="runs side by side (default: one with a GPU, else one a core)")
 
@@ -309,8 +313,10 @@ class Runner:
             seconds["train"], memory["train"] = self._do(SCRIPTS[stage], variables, folder / "train.log")
         variables["RESULT"] = str(answers)
         variables["CHECKPOINT"] = str(self._checkpoint(run) if stage else self.options.model)
-        if not answers.is_file():
-            seconds["answer"], memory["answer"] = self._do("test.sh", variables, folder / "answer.log")
+        if not answers.with_name("answers.scores.json").is_file():
+            answers.unlink(missing_ok=True)  # of a kill while they were scored
+            more = ("--score", self.ablation.score)
+            seconds["answer"], memory["answer"] = self._do("test.sh", variables, folder / "answer.log", *more)
         work = self.work[run]
         write_json(
             folder / MANIFEST,
@@ -318,6 +324,7 @@ class Runner:
                 "variant": run.name,
                 "seed": run.seed,
                 "stage": stage,
+                "score": self.ablation.score,
                 "mixture": run.variant.mixture,
                 "after": run.variant.after,
                 "tasks": work.tasks,
@@ -341,7 +348,7 @@ class Runner:
             raise Failed("has no checkpoint")
         return max(whole, key=lambda state: int(state.parent.name.rpartition("-")[2])).parent
 
-    def _do(self, script: str, variables: dict[str, str], log: Path) -> tuple[float, int]:
+    def _do(self, script: str, variables: dict[str, str], log: Path, *more: str) -> tuple[float, int]:
         """Run a script of shell/; (seconds, MB of its largest process). Raises `Failed` with its last words."""
         start = time.monotonic()
         environment = {name: value for name, value in os.environ.items() if name not in ("SIZE", "NPROC_PER_NODE")}
@@ -350,7 +357,7 @@ class Runner:
                 if self.stopped:
                     raise Failed("stopped")
                 child = subprocess.Popen(
-                    ["bash", str(scripts() / script)],
+                    ["bash", str(scripts() / script), *more],
                     env=environment | variables,
                     stdin=subprocess.DEVNULL,
                     stdout=said,
@@ -438,6 +445,8 @@ def main() -> int:
     options = parse(Options, __doc__, prog="shell/ablation.sh")
     seeds = tuple(dict.fromkeys(options.seeds or (1,)))
     ablation, data = read_ablation(options.config), mixture.data_root()
+    if options.score:
+        ablation = ablation.model_copy(update={"score": options.score})
     runs = runs_of(ablation, seeds, options.only)
     jobs = side_by_side(options.jobs)
     work = works(runs, options.config, data, answered(data))

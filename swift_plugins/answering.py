@@ -10,6 +10,10 @@ requests. `write_batch_size` rows are looked at together.
 
 Unset by default: a label needs few tokens, but a model that is not trained may name it late, and what is cut off is
 lost to the lenient figures. Say with such scores that it was set.
+
+Rows that come with `choices` (`AMT_SCORE=likelihood`, swift_plugins.dataset) are not generated: the answer is the one
+of them that the model finds likeliest, and `probabilities` takes the place of `choices` in the result row. The rows of
+one set of choices are ranked together, as many at a time as make `max_batch_size` answers.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ import re
 import sys
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property, partial
@@ -28,11 +32,14 @@ from typing import Any
 
 import torch
 from swift.infer_engine import InferRequest, RequestConfig, TransformersEngine
+from swift.infer_engine.protocol import ChatCompletionResponse, ChatCompletionResponseChoice, ChatMessage
 from tqdm import tqdm
 
+from swift_plugins import likelihood
+from swift_plugins.dataset import ranks
 from swift_plugins.features import Seen
 from swift_plugins.files import InputError
-from swift_plugins.tasks import TASKS
+from swift_plugins.tasks import TASKS, task_of
 from swift_plugins.template import EmoverseTemplate, about_tokens
 
 
@@ -84,6 +91,62 @@ class AnsweringEngine(TransformersEngine):
         return Seen()
 
     def infer(self, infer_requests, request_config=None, metrics=None, *, use_tqdm=None, adapter_request=None) -> list:
+        sets = [request.pop("choices", None) if isinstance(request, dict) else None for request in infer_requests]
+        if not any(sets):
+            return self._generate(infer_requests, request_config, metrics, use_tqdm, adapter_request)
+        if request_config is not None and request_config.stream:
+            raise InputError("--stream true: answers that are ranked by likelihood are not written word by word")
+        answers: list[Any] = [None] * len(sets)
+        ranked = [place for place, labels in enumerate(sets) if labels]
+        others = [place for place, labels in enumerate(sets) if not labels]
+        chosen = self._rank([infer_requests[place] for place in ranked], [sets[place] for place in ranked], use_tqdm)
+        requests = [infer_requests[place] for place in others]
+        written = self._generate(requests, request_config, metrics, use_tqdm, adapter_request) if others else []
+        for place, answer in zip([*ranked, *others], [*chosen, *written], strict=True):
+            answers[place] = answer
+        self._update_metrics(chosen, metrics)
+        return answers
+
+    def _rank(self, requests: list[dict], sets: list[list[str]], use_tqdm: bool | None) -> list:
+        """Answer each row with the likeliest of its labels; the row gets `probabilities`, {label: its share}."""
+        self.template.set_mode("train")  # as training would see the answers
+        self.model.eval()
+        if self.template.use_model:
+            self.template.model = self.model
+        asked: dict[tuple[str, ...], list[int]] = {}  # answers as targets write them → the rows that choose from them
+        for place, (request, labels) in enumerate(zip(requests, sets, strict=True)):
+            task, dataset = task_of(request["channel"])
+            asked.setdefault(tuple(task.target(label, dataset) for label in labels), []).append(place)
+        most = self.max_batch_size if self.max_batch_size > 0 else sum(map(len, sets))
+        batches, targets = [], {}
+        for answers, places in asked.items():
+            lengths = [about_tokens(self.template, requests[place]) for place in places]
+            for batch in plan(lengths, max(1, most // len(answers))):
+                batches.append([places[number] for number in batch])
+                targets[batches[-1][0]] = answers
+
+        def prepare(batch: list[int]) -> likelihood.Prepared:
+            prepared = likelihood.prepare(self.template, [requests[place] for place in batch], targets[batch[0]])
+            if isinstance(self.template, EmoverseTemplate):
+                self.template.look_ahead(self.model, prepared.rows, self._seen)
+            return prepared
+
+        def write(ready: Future, batch: list[int]) -> list:
+            return likelihood.log_likelihoods(self.model, self.template, ready.result())
+
+        found, chosen = self._in_turn(batches, prepare, write, use_tqdm), []
+        for place, likelihoods in enumerate(found):
+            request, labels = requests[place], sets[place]
+            request["probabilities"] = dict(zip(labels, likelihood.shares(likelihoods), strict=True))
+            task, dataset = task_of(request["channel"])
+            answer = task.target(max(labels, key=request["probabilities"].__getitem__), dataset)
+            message = ChatMessage(role="assistant", content=answer)
+            choice = ChatCompletionResponseChoice(index=0, message=message, finish_reason="stop")
+            usage = self._get_usage_info(0, 0)
+            chosen.append(ChatCompletionResponse(model=self.model_name, choices=[choice], usage=usage))
+        return chosen
+
+    def _generate(self, infer_requests, request_config, metrics, use_tqdm, adapter_request) -> list:
         tasks = [_task(request) for request in infer_requests]
         few = self.max_batch_size < 2 or len(infer_requests) <= self.max_batch_size
         few = few and (len(set(tasks)) < 2 or self._limits.keys().isdisjoint(tasks))
@@ -103,7 +166,27 @@ class AnsweringEngine(TransformersEngine):
             batches = [[place] for place in range(len(tasks))]
         else:
             batches = plan(lengths, self.max_batch_size if self.max_batch_size > 0 else len(tasks), tasks)
-        answers: list[Any] = [None] * len(infer_requests)
+
+        def prepare(batch: list[int]) -> tuple[list, list]:
+            return self._prepare([infer_requests[place] for place in batch], adapter_request is None)
+
+        def write(ready: Future, batch: list[int]) -> list:
+            requests = [infer_requests[place] for place in batch]
+            return self._write(ready, requests, configs[tasks[batch[0]]], adapter_request)
+
+        answers = self._in_turn(batches, prepare, write, use_tqdm)
+        self._update_metrics(answers, metrics)
+        return answers
+
+    @staticmethod
+    def _in_turn(
+        batches: list[list[int]],
+        prepare: Callable[[list[int]], Any],
+        write: Callable[[Future, list[int]], list],
+        use_tqdm: bool | None,
+    ) -> list:
+        """What `write` makes of each row of the batches, which `prepare` makes ready before, in the order of rows."""
+        answers: list[Any] = [None] * sum(map(len, batches))
         writers = 1 if torch.accelerator.is_available() else max(1, (os.cpu_count() or 1) // torch.get_num_threads())
         room, written = Semaphore(writers + 1), deque()  # one batch more is prepared than are written
 
@@ -125,14 +208,11 @@ class AnsweringEngine(TransformersEngine):
                 room.acquire()
                 while written and written[0][1].done():
                     keep()
-                requests = [infer_requests[place] for place in batch]
-                ready = ahead.submit(self._prepare, requests, adapter_request is None)
-                answered = pool.submit(self._write, ready, requests, configs[tasks[batch[0]]], adapter_request)
+                answered = pool.submit(write, ahead.submit(prepare, batch), batch)
                 answered.add_done_callback(partial(done, len(batch)))
                 written.append((batch, answered))
             while written:
                 keep()
-        self._update_metrics(answers, metrics)
         return answers
 
     def _within(self, request_config: RequestConfig | None, task: str) -> RequestConfig | None:
@@ -169,9 +249,18 @@ def _task(request: dict | InferRequest) -> str:
     return channel.split(".")[1] if channel and "." in channel else ""
 
 
+def _backend(arguments: Sequence[str]) -> str:
+    """What a command line says of --infer_backend."""
+    words = [part for word in arguments for part in word.split("=", 1)]
+    places = [place for place, word in enumerate(words[:-1]) if word == "--infer_backend"]
+    return words[places[-1] + 1] if places else "transformers"
+
+
 def register() -> None:
     """Have `swift infer` use the engine; nothing is done where it does not run."""
     inference = sys.modules.get("swift.pipelines.infer.infer")
     if inference is not None:
         limits()  # refused before a model loads
+        if ranks() and (backend := _backend(sys.argv)) != "transformers":
+            raise InputError(f"--infer_backend {backend}: answers are ranked by likelihood with transformers alone")
         inference.TransformersEngine = AnsweringEngine

@@ -7,6 +7,8 @@
     --val_dataset amt:meld.mer.test amt:dev     a channel of another split; every channel of a split
 
 Media paths of the rows are relative to `AMT_MEDIA`; without it, to the media root that build_amt noted in its report.
+With `AMT_SCORE=likelihood` (test.sh --score) rows whose answer is one of a set bring that set, `choices`, for
+`swift infer` to rank (swift_plugins.answering). Unset, or `generate`: every answer is generated.
 """
 
 from __future__ import annotations
@@ -25,12 +27,13 @@ from swift_plugins import mixture
 from swift_plugins.build_report import media_root
 from swift_plugins.files import InputError
 from swift_plugins.rows import MEDIA
-from swift_plugins.tasks import split_channel
+from swift_plugins.tasks import split_channel, task_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 SPLITS = ("train", "dev", "test")
+WAYS = ("generate", "likelihood")
 CHUNK = 10_000  # rows that are Python objects at a time; the others lie in Arrow tables
 
 
@@ -102,6 +105,21 @@ def parts(row: dict) -> list[tuple[str, str]]:
     return [media[piece].pop(0) if media.get(piece) else ("text", piece) for piece in pieces]
 
 
+def ranks() -> bool:
+    """Whether AMT_SCORE wants answers from closed sets ranked; `InputError` for a word that it does not know."""
+    way = os.environ.get("AMT_SCORE") or "generate"
+    if way not in WAYS:
+        raise InputError(f"AMT_SCORE={way} is neither {' nor '.join(WAYS)}")
+    return way == "likelihood"
+
+
+def choices(row: dict) -> list[str] | None:
+    """The golds of which the answer to a row is one, None where it is not from a closed set: its gold answer tells
+    sentiment as a label from sentiment as a number."""
+    task, dataset = task_of(row["channel"])
+    return task.variant(row["response"], dataset).choices(dataset) or None
+
+
 def fact_types(rows: Iterable[dict]) -> dict[str, str]:
     """Name → Arrow type of every fact that some row states; `InputError` for one that is of several types."""
     kinds = {bool: "bool", int: "int64", float: "float64", str: "string"}
@@ -131,11 +149,15 @@ def to_dataset(rows: Sequence[dict], root: Path, solution: bool) -> Dataset:
         columns["system"] = text
     if solution:
         columns["solution"] = text
+    if ranks():
+        columns["choices"] = Sequence(text)
     parts = []
     for start in range(0, len(rows), CHUNK):
         chunk = [dict.fromkeys(columns) | swift_row(row, root, types) for row in rows[start : start + CHUNK]]
         if solution:
             chunk = [row | {"solution": row["response"]} for row in chunk]
+        if "choices" in columns:
+            chunk = [row | {"choices": choices(row)} for row in chunk]
         parts.append(Dataset.from_list(chunk, features=Features(columns)))
     return concatenate_datasets(parts)
 

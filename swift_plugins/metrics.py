@@ -73,6 +73,43 @@ def classification(counts: Counter, classes: Sequence[Hashable]) -> dict:
     }
 
 
+# Probabilities of the answers
+
+BINS = 15  # of equal width, as in Guo et al. 2017
+
+
+def calibration_counts(confidences: Iterable[float], right: Iterable[bool], bins: int = BINS) -> Counter:
+    """Additive statistics ("n" | "right" | "confidence", bin) of answers, each with the probability that it was given.
+
+    A confidence is in bin m, from 0, where m / bins < confidence ≤ (m + 1) / bins, and 0 in the first.
+    """
+    counts: Counter = Counter()
+    for confidence, hit in zip(confidences, right, strict=True):
+        place = max(0, math.ceil(confidence * bins) - 1)
+        counts["n", place] += 1
+        counts["right", place] += hit
+        counts["confidence", place] += confidence
+    return counts
+
+
+def calibration(counts: Counter, bins: int = BINS) -> dict:
+    """n, accuracy, confidence (its mean), ece, and the same of each bin that has rows, with its bounds.
+
+    ece: expected calibration error, |accuracy - confidence| of the bins weighted by their rows (Guo et al. 2017, "On
+    Calibration of Modern Neural Networks", equation 5).
+    """
+
+    def figures(places: Sequence[int]) -> dict[str, float]:
+        n, right, confidence = (sum(counts[kind, place] for place in places) for kind in ("n", "right", "confidence"))
+        return {"n": n, "accuracy": ratio(right, n), "confidence": ratio(confidence, n)}
+
+    places = [place for place in range(bins) if counts["n", place]]
+    table = [{"above": place / bins, "up_to": (place + 1) / bins} | figures([place]) for place in places]
+    whole = figures(places)
+    gaps = sum(row["n"] * abs(row["accuracy"] - row["confidence"]) for row in table)
+    return whole | {"ece": ratio(gaps, whole["n"]), "bins": table}
+
+
 # Sentiment
 
 

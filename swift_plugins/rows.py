@@ -23,6 +23,7 @@ TYPES: dict[str, type] = {
     "audios": list,
     "messages": list,
     "facts": dict,
+    "probabilities": dict,
 }
 FACTS: dict[str, type] = {"dialogue": str, "emotion": str, "transcript": str, "index": int, "previous": int}
 NAMES = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}

@@ -15,9 +15,10 @@ from PIL import Image
 
 from app.asking import checkpoint_and_channels
 from app.clips import LONGEST_TEXT, Clip, find_clips, look, transcript, transcript_file
-from app.engine import DEMO, newest_checkpoint, shares
+from app.engine import DEMO, newest_checkpoint
 from ask import Options
 from swift_plugins.files import InputError
+from swift_plugins.likelihood import shares
 
 ROOT = Path(__file__).resolve().parents[1]
 

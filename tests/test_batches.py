@@ -1,10 +1,6 @@
 """Batches of every form train alike: row by row, padded, laid end to end without padding, from prepared clips, and from
 what the vision tower saw before."""
 
-import threading
-from pathlib import Path
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -14,8 +10,7 @@ from swift.model import get_model_processor
 from swift.template import get_template
 
 import swift_plugins.emoverse  # noqa: F401
-from app.engine import LocalModel, Question
-from swift_plugins import batches, packing, shares
+from swift_plugins import batches, likelihood, packing, shares
 from swift_plugins.features import Features
 from swift_plugins.files import InputError, write_rows
 from swift_plugins.internvl2 import native_config
@@ -218,24 +213,28 @@ def test_a_mask_that_went_to_another_device_says_the_same(tmp_path):
 
 
 @pytest.mark.swift
-@pytest.mark.parametrize("kind", ["phi3", "internlm2", "qwen2.5-vl", "qwen3-vl"])
-def test_likelihoods_with_a_shared_prompt_are_those_of_whole_rows(tmp_path, rows, kind):
-    """Of answers that share a beginning, too; backbones with more than ids are asked in one batch."""
-    qwen = kind.startswith("qwen")
-    folder = tiny_backbone(tmp_path / "model", kind) if qwen else tiny_checkpoint(tmp_path / "model", kind)
-    model_type = f"emoverse_{kind.replace('.', '_').replace('-', '_')}" if qwen else "emoverse"
-    asked = LocalModel.__new__(LocalModel)
+@pytest.mark.parametrize("kind", ["phi3", "internlm2", "internvl3.5-hf", "qwen2.5-vl", "qwen3-vl"])
+def test_likelihoods_with_a_shared_prompt_are_those_of_whole_rows(tmp_path, rows, kind, monkeypatch):
+    """Of answers that share a beginning, too; rows of any length together as each alone. Backbones with more than ids
+    are asked with each row whole."""
+    monkeypatch.setenv("VIDEO_SEGMENTS", "2")
+    ours = kind in ("phi3", "internlm2")
+    folder = tiny_checkpoint(tmp_path / "model", kind) if ours else tiny_backbone(tmp_path / "model", kind)
+    model_type = f"emoverse_{kind.replace('.', '_').replace('-', '_')}" if kind.startswith("qwen") else "emoverse"
     model, processor = get_model_processor(str(folder), model_type=model_type, torch_dtype=torch.float32)
-    asked._template = get_template(processor)
-    asked._template.model, asked._engine = model, SimpleNamespace(model=model)
-    asked._lock = threading.Lock()
-    question = Question("<video>How?", videos=(Path(rows[0]["videos"][0]),))
+    template = get_template(processor)
+    template.model = model
+    template.set_mode("train")
     answers = ["Joy.", "Joyful.", "No."]
-    found = asked.likelihoods(question, answers)
-    messages = [[*question.messages(), {"role": "assistant", "content": answer}] for answer in answers]
-    with torch.inference_mode():
-        whole = asked._in_one_batch([{"messages": turns, "videos": [rows[0]["videos"][0]]} for turns in messages])
-    assert found == pytest.approx(whole, abs=1e-3) and len(set(found)) == 3
+    asked = [{**one, "messages": one["messages"][:-1]} for one in rows if len(one["messages"]) == 2]
+    prepared = [likelihood.prepare(template, part, answers) for part in (asked, *([row] for row in asked))]
+    together, *alone = (likelihood.log_likelihoods(model, template, part) for part in prepared)
+    assert len(together) == len(asked) == 4 and len({round(value, 3) for row in together for value in row}) == 12
+    for question, one, found in zip(asked, alone, together, strict=True):
+        assert found == pytest.approx(one[0], abs=1e-4)
+        encoded = [template.encode(likelihood.answered(question, answer)) for answer in answers]
+        whole = likelihood.log_likelihoods(model, template, likelihood.Prepared(encoded, len(answers), [], None))[0]
+        assert found == pytest.approx(whole, abs=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -507,3 +507,54 @@ def test_help_names_every_exclusion():
     done = run("--help")
     assert done.returncode == 0
     assert "earlier-duplicates" in done.stdout
+
+
+def ranked(response, labels, top, number):
+    """A result row of sentiment whose labels were ranked, with the probability of the answer."""
+    shares = {name: top if f"{name}." == response.lower() else 1 - top for name in ("positive", "negative")}
+    return row(response, labels, "mosei.msa", number, probabilities=shares)
+
+
+def test_ranked_labels_say_how_far_their_probabilities_are_right(write, tmp_path):
+    pairs = [("Positive.", "Positive.", 0.9), ("Negative.", "Positive.", 0.9), ("Negative.", "Negative.", 0.6)]
+    rows = [ranked(*pair, number) for number, pair in enumerate(pairs)]
+    done = run(write([*rows, row("Joy.", "Joy.")]), "--json", tmp_path / "s.json", "--report", tmp_path / "page")
+    assert done.returncode == 0, done.stderr
+    line = "  labels ranked by likelihood, n 3: ECE (15 bins) 40.00, mean top probability 80.00, accuracy 66.67"
+    assert line in done.stdout.splitlines()
+    blocks = json.loads((tmp_path / "s.json").read_text())
+    found = blocks["mosei.msa"]["calibration"]
+    assert found["ece"] == pytest.approx((2 * 0.4 + 0.4) / 3) and [bin["n"] for bin in found["bins"]] == [1, 2]
+    assert all("|unparsed:0|answers:likelihood|version:" in one for one in blocks["mosei.msa"]["signatures"])
+    assert "calibration" not in blocks["meld.mer"] and "answers:" not in "".join(blocks["meld.mer"]["signatures"])
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert line.strip() in page and page.count('alt="Accuracy by probability in ') == 1
+    assert (tmp_path / "page" / "mosei.msa.calibration.png").stat().st_size > 5000
+
+    plain = [{key: value for key, value in one.items() if key != "probabilities"} for one in rows]
+    generated = score(write(plain, "plain.jsonl"), folder=tmp_path)["mosei.msa"]
+    del blocks["mosei.msa"]["calibration"]
+    ours = json.dumps(blocks["mosei.msa"]).replace("|answers:likelihood", "")
+    assert ours == json.dumps(generated), "figures are those of the same answers"
+    mixed = score(write([*rows[:2], plain[2]], "mixed.jsonl"), folder=tmp_path)["mosei.msa"]
+    assert mixed["calibration"]["n"] == 2 and "|answers:likelihood(2 of 3)|" in mixed["signatures"][0]
+    done = run(tmp_path / "result.jsonl", "--before", tmp_path / "plain.jsonl")
+    assert "mosei.msa: answers were generated and are ranked: not only the model differs" in done.stdout
+    kept = score(write([*rows, rows[0]], "twice.jsonl"), "--exclude", "later-duplicates", folder=tmp_path)["mosei.msa"]
+    assert kept["calibration"] == found, "rows that are left out take their probabilities with them"
+
+
+@pytest.mark.parametrize(
+    "probabilities, message",
+    [
+        ([0.5, 0.5], "probabilities is not an object, but [0.5, 0.5]"),
+        ({"positive": 0.5}, "probabilities are no numbers that sum to 1, but {'positive': 0.5}"),
+        ({"positive": "1"}, "probabilities are no numbers that sum to 1"),
+        ({"positive": 1.5, "negative": -0.5}, "probabilities are no numbers that sum to 1"),
+        ({"positive": True}, "probabilities are no numbers that sum to 1"),
+        ({"positive": float("nan")}, "probabilities are no numbers that sum to 1"),
+    ],
+)
+def test_probabilities_that_are_none(write, probabilities, message):
+    path = write([row("Positive.", "Positive.", "mosei.msa", probabilities=probabilities)])
+    assert f"{path}:1: {message}" in refused(path)

@@ -143,6 +143,29 @@ def test_weighted_pairs_use_gold_support():
 
 
 @pytest.mark.parametrize(
+    ("confidences", "right", "ece", "bins", "reason"),
+    [
+        ([], [], 0, [], "nothing to score"),
+        ([1.0], [True], 0, [14], "sure and right; 1 is in the last bin"),
+        ([1.0], [False], 1, [14], "sure and wrong"),
+        ([0.5, 0.5], [True, False], 0, [7], "one in two at one half"),
+        ([0.6, 0.6], [True, True], 0.4, [8], "too modest is as bad; an upper bound belongs to its bin"),
+        ([0.9, 0.92], [True, False], 0.41, [13], "a bin takes the mean of its confidences"),
+        ([0.9, 0.94], [True, False], (0.1 + 0.94) / 2, [13, 14], "but two bins do not make up for each other"),
+        ([0.2, 0.8, 0.8, 0.8], [False, True, True, True], 0.2, [2, 11], "bins are weighted by their rows"),
+        ([0.0, 0.01], [False, False], 0.005, [0], "0 is in the first bin"),
+    ],
+)
+def test_calibration(confidences, right, ece, bins, reason):
+    result = metrics.calibration(metrics.calibration_counts(confidences, right))
+    assert result["ece"] == pytest.approx(ece), reason
+    assert [round(row["above"] * metrics.BINS) for row in result["bins"]] == bins, reason
+    assert result["n"] == len(right) == sum(row["n"] for row in result["bins"])
+    assert result["accuracy"] * len(right) == pytest.approx(sum(right))
+    assert result["confidence"] * len(right) == pytest.approx(sum(confidences))
+
+
+@pytest.mark.parametrize(
     ("golds", "predictions", "expected", "reason"),
     [
         ([], [], {"micro_f1": 0, "samples_f1": 0, "jaccard": 0, "map": 0}, "nothing to score"),

@@ -138,6 +138,12 @@ def test_both_stages_inference_and_scores(run):
     cut = subprocess.run(scorer, env=os.environ | {"AMT_DATA": str(work / "amt")}, capture_output=True, text=True)
     assert cut.returncode == 2 and "INCOMPLETE" in cut.stderr
 
+    flags = ["--score", "likelihood", "--val_dataset", "amt:mosei.msa.test"]
+    ranked = script("test.sh", *flags, **run, RESULT="out/ranked.jsonl")
+    assert ranked.returncode == 0, ranked.stdout[-3000:] + ranked.stderr[-3000:]
+    assert "mosei.msa: n 12 " in ranked.stdout and "unparsed 0 strict" in ranked.stdout
+    assert "labels ranked by likelihood, n 12: ECE (15 bins) " in ranked.stdout
+
     again = script("test.sh", **run)
     assert again.returncode == 2 and "would append" in again.stderr
     again = script("second_stage.sh", **run)

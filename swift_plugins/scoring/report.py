@@ -28,7 +28,15 @@ from swift_plugins import metrics
 from swift_plugins.files import InputError, atomic_open
 from swift_plugins.frames import PICTURES, jpeg, read_picture, sample_frames
 from swift_plugins.scoring.results import Channel, media_of, printable, query_of, reread
-from swift_plugins.scoring.scores import columns, flatten, judge_lines, percent, published_lines, scale
+from swift_plugins.scoring.scores import (
+    calibration_lines,
+    columns,
+    flatten,
+    judge_lines,
+    percent,
+    published_lines,
+    scale,
+)
 from swift_plugins.tasks import LabelTask
 
 WORST = 20
@@ -185,6 +193,24 @@ def length_picture(channel: Channel, reading: str) -> Figure:
     return figure
 
 
+def reliability_picture(calibration: dict) -> Figure:
+    """Accuracy of the ranked answers by their probability, a bar per bin, darker the more answers it has; on the line
+    from corner to corner the probabilities are right."""
+    figure, axes = _figure(4.4, 3)
+    most = max(row["n"] for row in calibration["bins"])
+    for row in calibration["bins"]:
+        place, width = row["above"], row["up_to"] - row["above"]
+        color = matplotlib.colors.to_rgba(ACCENT, 1 - 0.8 * (1 - row["n"] / most))
+        axes.bar(place, row["accuracy"], width=0.92 * width, align="edge", color=color)
+        axes.text(place + width / 2, row["accuracy"] + 0.015, f"{row['n']:,}", ha="center", color=MUTED, fontsize=7)
+    axes.plot([0, 1], [0, 1], color=SECOND, lw=1)
+    axes.set(xlim=(0, 1), ylim=(0, 1.08), xlabel="probability of the answer (number of answers above the bars)")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
+    axes.set_title(f"Accuracy by probability, ECE {100 * calibration['ece']:.1f}")
+    return figure
+
+
 def pictures(channel: Channel, block: dict) -> dict[str, tuple[str, Figure]]:
     """{file stem: (alternative text, figure)} of one channel."""
     task, reading, name = channel.task, shown_reading(channel), channel.name
@@ -208,6 +234,8 @@ def pictures(channel: Channel, block: dict) -> dict[str, tuple[str, Figure]]:
         found[f"{name}.distance"] = f"Distance of cause from target in {name}", distance_picture(channel, reading)
     if task.unit:
         found[f"{name}.lengths"] = f"Length of answers in {name}", length_picture(channel, reading)
+    if "calibration" in block:
+        found[f"{name}.calibration"] = f"Accuracy by probability in {name}", reliability_picture(block["calibration"])
     return found
 
 
@@ -366,7 +394,11 @@ def write_report(folder: Path, channels: dict[str, Channel], blocks: dict[str, d
                     "mistakes": mistakes(channel, reading, rows, folder),
                     "by_cell": not channel.task.unit,
                     "sizes": list(channel.task.sizes(channel.keys).values()),
-                    "notes": [*block.get("remarks", ()), *published_lines(block.get("published", {}))],
+                    "notes": [
+                        *block.get("remarks", ()),
+                        *calibration_lines(block),
+                        *published_lines(block.get("published", {})),
+                    ],
                     "judge": judge_lines(block) if "judge" in block else [],
                 }
             )

@@ -82,7 +82,8 @@ class Channel:
     part: the third part of its name. golds, strict, lenient: gold and two readings of the response, None where
     unparsed; official: the reading of the authors' script, None where it takes the task's `stand_in`, the list empty
     where there is no script. keys: what `Task.count` needs; units: rows of one unit (dialogue) are resampled together,
-    None = the row alone. ids: what the rows call themselves, "" where they do not. places: where they stand. unparsed:
+    None = the row alone. ids: what the rows call themselves, "" where they do not. confidences: the probability of the
+    likeliest label where labels were ranked, None where the answer was generated. places: where they stand. unparsed:
     the first few (place, response) that strict cannot read. excluded: rows left out, by reason.
     """
 
@@ -97,6 +98,7 @@ class Channel:
     keys: list = field(default_factory=list)
     units: list = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
+    confidences: list[float | None] = field(default_factory=list)
     places: Places = field(default_factory=lambda: Places())
     identities: _Identities = field(default_factory=lambda: _Identities())
     unparsed: list[tuple[Place, str]] = field(default_factory=list)
@@ -106,7 +108,7 @@ class Channel:
         """Remove the rows with these numbers."""
         gone = {self.places[row] for row in rows}
         self.unparsed = [example for example in self.unparsed if example[0] not in gone]
-        for name in ("golds", "strict", "lenient", "official", "keys", "units", "ids"):
+        for name in ("golds", "strict", "lenient", "official", "keys", "units", "ids", "confidences"):
             values = getattr(self, name)
             setattr(self, name, [value for index, value in enumerate(values) if index not in rows])
         self.places.values = array("q", (v for index, v in enumerate(self.places.values) if index not in rows))
@@ -192,6 +194,16 @@ def facts_of(row: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     index = int(clip[2])
     return {"dialogue": clip[1], "index": index} | ({"previous": index - 1} if index > 1 else {})
+
+
+def confidence_of(row: Mapping[str, Any], path: Path, line: int) -> float | None:
+    """The probability of the likeliest label of a row whose labels were ranked, None for one that was generated."""
+    if not (probabilities := row.get("probabilities")):
+        return None
+    values = [value for value in probabilities.values() if type(value) in (int, float) and 0 <= value <= 1]
+    if len(values) < len(probabilities) or abs(sum(values) - 1) > 0.01:
+        raise InputError(f"probabilities are no numbers that sum to 1, but {probabilities!r:.60}", path, line)
+    return max(values)
 
 
 class _Content(NamedTuple):
@@ -309,6 +321,7 @@ class _Collector:
         channel.keys.append(channel.task.row_key(facts, mark, gold))
         dialogue = facts.get("dialogue")
         channel.units.append(dialogue and self._texts.setdefault(dialogue, dialogue))
+        channel.confidences.append(confidence_of(row, path, line))
         channel.ids.append(row["id"] if isinstance(row.get("id"), str) else "")
         channel.places.append((file, line))
 

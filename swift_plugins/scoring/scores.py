@@ -13,6 +13,7 @@ from swift_plugins.scoring.results import Channel
 
 VERSION = "2.0"  # of the scorer: changes whenever a figure could change for the same file
 READINGS = ("strict", "lenient")
+CALIBRATION = {"ece": f"ECE ({metrics.BINS} bins)", "confidence": "mean top probability", "accuracy": "accuracy"}
 
 
 def score_channel(channel: Channel, draws: int = 0, seed: int = 0) -> dict:
@@ -21,6 +22,7 @@ def score_channel(channel: Channel, draws: int = 0, seed: int = 0) -> dict:
     n, unparsed (strict reading), unparsed_lenient, strict, lenient: {metric: fraction}, or one such dict per protocol;
     official, likewise, where the authors published a scorer (official_script); stand_in: where that scorer counts a
     label of its own choice for answers that are none, the label, their number n, and how many are right by it.
+    calibration, where labels were ranked by likelihood: `metrics.calibration` of those rows.
     Beside them: the task's own sizes, baselines (or baselines_absent, the reason), per_class per reading, signatures,
     remarks of the task, examples of unparsed responses, excluded rows by reason, and with `draws` the 95 % intervals
     per reading.
@@ -44,6 +46,11 @@ def score_channel(channel: Channel, draws: int = 0, seed: int = 0) -> dict:
         if label := channel.task.stand_in:
             turned = [gold for gold, answer in zip(channel.golds, channel.official, strict=True) if answer is None]
             block["stand_in"] = {"label": label, "n": len(turned), "right": turned.count(label)}
+    answers = zip(channel.confidences, channel.golds, channel.strict, strict=True)
+    ranked = [(confidence, gold == answer) for confidence, gold, answer in answers if confidence is not None]
+    if ranked:
+        confidences, right = zip(*ranked, strict=True)
+        block["calibration"] = metrics.calibration(metrics.calibration_counts(confidences, right))
     try:
         predictions = channel.task.baselines(channel.golds, channel.keys)
     except ValueError as error:
@@ -54,14 +61,14 @@ def score_channel(channel: Channel, draws: int = 0, seed: int = 0) -> dict:
         block["bootstrap"] = {"draws": draws, "seed": seed, "level": 0.95, "units": units_of(channel)[1]}
     block["per_class"] = per_class
     block["signatures"] = [
-        signature(channel.name, protocol, reading, block["n"], block[unparsed])
+        signature(channel.name, protocol, reading, block["n"], block[unparsed], len(ranked))
         for protocol in _protocols(channel)
         for reading, unparsed in zip(READINGS, ("unparsed", "unparsed_lenient"), strict=True)
     ]
     if "official" in block:
         name = f"official({script})"
         block["signatures"] += [
-            signature(channel.name, protocol, name, block["n"], 0)
+            signature(channel.name, protocol, name, block["n"], 0, len(ranked))
             for protocol in _protocols(channel)
             if len(channel.task.protocols) == 1 or protocol in block["official"]
         ]
@@ -72,9 +79,10 @@ def score_channel(channel: Channel, draws: int = 0, seed: int = 0) -> dict:
     return block
 
 
-def signature(channel: str, protocol: str, reading: str, n: int, unparsed: int) -> str:
-    """One line that says what a figure is, to be quoted beside it."""
-    return f"{channel}|protocol:{protocol}|reading:{reading}|n:{n}|unparsed:{unparsed}|version:{VERSION}"
+def signature(channel: str, protocol: str, reading: str, n: int, unparsed: int, ranked: int = 0) -> str:
+    """One line that says what a figure is, to be quoted beside it; ranked: how many answers are the likeliest label."""
+    answers = f"|answers:likelihood{'' if ranked == n else f'({ranked} of {n})'}" if ranked else ""
+    return f"{channel}|protocol:{protocol}|reading:{reading}|n:{n}|unparsed:{unparsed}{answers}|version:{VERSION}"
 
 
 def _protocols(channel: Channel) -> tuple[str, ...]:
@@ -186,6 +194,14 @@ def judge_lines(block: dict) -> list[str]:
     if found["empty"]:
         lines.append(f"{found['empty']:,} empty answers count as 1, the lowest mark")
     return [*lines, found["note"]]
+
+
+def calibration_lines(block: dict) -> list[str]:
+    """What is said of probabilities, where labels were ranked."""
+    if not (found := block.get("calibration")):
+        return []
+    shown = ", ".join(f"{words} {100 * found[key]:.2f}" for key, words in CALIBRATION.items())
+    return [f"labels ranked by likelihood, n {found['n']:,}: {shown}"]
 
 
 def published_lines(published: dict) -> list[str]:

@@ -39,6 +39,10 @@ class Mlmer(LabelTask):
             raise ValueError("no label cannot be a target")
         return "; ".join(label for label in self.labels_of(dataset) if label.lower() in gold)
 
+    def choices(self, dataset: str) -> list[str]:
+        """None: any set of labels is an answer."""
+        return []
+
     def strict(self, response: object, dataset: str) -> Any:
         """Labels as the set writes them between `;` or `,`, with a space or without, as owners do; none twice."""
         if not isinstance(response, str):

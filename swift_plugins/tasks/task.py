@@ -101,6 +101,10 @@ class Task:
         """The gold answer as a row holds it; ValueError for a gold that the dataset does not have."""
         raise NotImplementedError
 
+    def choices(self, dataset: str) -> list[str]:
+        """The golds of which every answer is one, where they are a closed set that can be ranked; [] elsewhere."""
+        return []
+
     def shown(self, answer: Any, dataset: str) -> str:
         """A prediction, or the gold as scoring knows it, in the words of an answer."""
         return self.target(answer, dataset)
@@ -225,6 +229,9 @@ class LabelTask(Task):
             if label.lower() == gold:
                 return label if dataset in self.bare else f"{label}."
         raise ValueError(f"{gold!r} is not a label of {dataset}: {', '.join(self.labels_of(dataset)).lower()}")
+
+    def choices(self, dataset: str) -> list[str]:
+        return self.classes(dataset) if dataset in self.labels else []
 
     def strict(self, response: object, dataset: str) -> str | None:
         if not isinstance(response, str):
