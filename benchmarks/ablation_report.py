@@ -7,8 +7,8 @@ DIR/index.html (default: OUTPUT/report), which say the same, and prints the tabl
 and which figures: configs/ablation.yaml.
 
 A cell is the mean over seeds ± their standard deviation; of one seed, ± the standard deviation of a bootstrap over
-its test dialogues or clips. Comparisons are a paired bootstrap (Koehn 2004) over test dialogues or clips, in which all seeds
-are resampled alike: what it leaves out is the chance of the seeds, which ± shows.
+its test dialogues or clips. Comparisons are a paired bootstrap (Koehn 2004) over test dialogues or clips, in which all
+seeds are resampled alike: what it leaves out is the chance of the seeds, which ± shows.
 """
 
 from __future__ import annotations
@@ -323,11 +323,9 @@ def runs_table(results: Results) -> tuple[list[str], list[list[str]]]:
             seconds, memory = made["seconds"], max(made["peak_memory_mb"].values(), default=0)
             mark = "*" if made["resumed"] else ""
             numbers = (sum(made["tasks"].values()), made["steps"], made["samples"])
-            lines.append(
-                [name, "–" if made["seed"] is None else str(made["seed"]), *(f"{n:,}" for n in numbers)]
-                + [f"{seconds['train']:.0f}{mark}", f"{made['answers']:,}", f"{seconds['answer']:.0f}{mark}"]
-                + [f"{memory:,}", made["commit"]]
-            )
+            row = [name, "–" if made["seed"] is None else str(made["seed"]), *(f"{n:,}" for n in numbers)]
+            row += [f"{seconds['train']:.0f}{mark}", f"{made['answers']:,}", f"{seconds['answer']:.0f}{mark}"]
+            lines.append([*row, f"{memory:,}", made["commit"]])
     return head, lines
 
 

@@ -404,6 +404,39 @@ def test_seed_changes_the_draw(tmp_path):
     assert draws[0] != draws[1]
 
 
+def test_a_stage_of_the_size_of_others_together(tmp_path):
+    """Single-task training on as many rows as two stages see, where the task has fewer of its own."""
+    write_channel(tmp_path, "meld.mer", 30)
+    write_channel(tmp_path, "mosei.msa", 12)
+    path = tmp_path / "m.yaml"
+    stages = {
+        "s1": {"size": 20, "tasks": {"mer": {"weight": 1, "sources": ["meld.mer"]}}},
+        "s2": {"size": "scarcest", "after": ["s1"], "tasks": {"mer": {"weight": 1, "sources": ["meld.mer"]}}},
+        "single": {
+            "size": ["s1", "s2"],
+            "tasks": {"msa": {"weight": 1, "sources": ["mosei.msa"], "oversample": True}},
+        },
+    }
+    path.write_text(yaml.safe_dump({"stages": stages}))
+    rows = mixture.draw(mixture.read_mixtures(path), "single", tmp_path).rows
+    assert len(rows) == 30 and set(Counter(row["id"] for row in rows).values()) == {2, 3}
+    for size, message in ((["s3"], "size names s3"), (["single"], "size names single"), ([], "neither")):
+        path.write_text(yaml.safe_dump({"stages": stages | {"single": stages["single"] | {"size": size}}}))
+        with pytest.raises(InputError, match=message):
+            mixture.read_mixtures(path)
+
+
+def test_the_environment_names_another_seed(tmp_path, monkeypatch):
+    path = tmp_path / "m.yaml"
+    path.write_text("seed: 5\nstages: {s: {size: 1, tasks: {mer: {weight: 1, sources: [meld.mer]}}}}\n")
+    assert mixture.read_mixtures(path).seed == 5
+    monkeypatch.setenv("AMT_SEED", "7")
+    assert mixture.read_mixtures(path).seed == 7
+    monkeypatch.setenv("AMT_SEED", "x")
+    with pytest.raises(InputError, match="AMT_SEED=x is not a whole number"):
+        mixture.read_mixtures(path)
+
+
 def test_oversampling_only_where_the_config_says(tmp_path):
     write_channel(tmp_path, "mosei.msa", 30)
     write_channel(tmp_path, "mosei.fer", 4)
