@@ -48,7 +48,8 @@ mv "$RESULT.part" "$RESULT"
 rows=$(wc -l <"$RESULT") seconds=$((SECONDS - start > 0 ? SECONDS - start : 1))
 echo "answered $((rows)) rows in $seconds s, $((rows / seconds)).$((rows * 10 / seconds % 10)) rows/s with the model's loading"
 scores=(--json "${RESULT%.jsonl}.scores.json" --report "${RESULT%.jsonl}.report")
-[[ " $* " == *" --val_dataset "* ]] || scores+=(--require-all) # every test row was asked for
+# Where every test row was asked for, every one must be answered.
+[[ " $* " == *" --val_dataset "* ]] || ! grep -q '^val_dataset: amt:test' "$CONFIG_DIR/infer.yaml" || scores+=(--require-all)
 if [ -f "$AMT_DATA/report.train.json" ]; then scores+=(--built "$AMT_DATA/report.train.json"); fi
 if [ "$STAGE" = stage2 ] && [ -s "$OUTPUT/stage1.test.jsonl" ]; then scores+=(--before "$OUTPUT/stage1.test.jsonl"); fi
 python "$ROOT/compute_result.py" "$RESULT" "${scores[@]}"

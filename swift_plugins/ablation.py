@@ -30,7 +30,17 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from swift_plugins import mixture
-from swift_plugins.files import CONFIGS, ROOT, Config, InputError, read_config, read_json, run_cli, write_json
+from swift_plugins.files import (
+    CONFIGS,
+    ROOT,
+    Config,
+    InputError,
+    read_config,
+    read_json,
+    read_yaml,
+    run_cli,
+    write_json,
+)
 from swift_plugins.model_card import rows
 from swift_plugins.options import option, parse
 
@@ -211,9 +221,19 @@ def works(runs: Sequence[Run], config: Path, data: Path, answers: int) -> dict[R
     return found
 
 
-def answered(data: Path) -> int:
-    """Rows of the test split."""
-    return sum(sum(1 for line in path.open("rb") if line.strip()) for path in data.glob("*.*.test.jsonl"))
+def answered(config: Path, data: Path) -> int:
+    """Rows that shell/test.sh asks for: those of `val_dataset` of the configuration's infer.yaml."""
+    settings = read_yaml(config / "infer.yaml")
+    given = settings.get("val_dataset", ()) if isinstance(settings, dict) else ()
+    names = given if isinstance(given, list) else str(given).split()
+    found = 0
+    for name in names:
+        subset, _, size = str(name).removeprefix("amt:").partition("#")
+        channel, _, split = f".{subset}".rpartition(".")
+        files = data.glob(f"{channel[1:] or '*.*'}.{split}.jsonl")
+        count = sum(sum(1 for line in file.open("rb") if line.strip()) for file in files)
+        found += min(count, int(size)) if size.isdecimal() else count
+    return found
 
 
 @dataclass(frozen=True)
@@ -449,7 +469,7 @@ def main() -> int:
         ablation = ablation.model_copy(update={"score": options.score})
     runs = runs_of(ablation, seeds, options.only)
     jobs = side_by_side(options.jobs)
-    work = works(runs, options.config, data, answered(data))
+    work = works(runs, options.config, data, answered(options.config, data))
     print_plan(runs, work, options.output, jobs)
     if options.dry_run:
         return 0

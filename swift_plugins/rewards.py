@@ -21,7 +21,7 @@ amt_aus      F1 of the AUs that the phrases stand for (fer)
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 from swift.metrics import eval_metrics_map
@@ -138,20 +138,26 @@ class AmtMetrics(EvalMetrics):
                 for prediction, label in zip(predictions, labels, strict=True)
             ]
         template, answers = self.trainer.template, []
+        decode = template.tokenizer.decode
+        ends = set(template.tokenizer.all_special_ids) if template.padding_free or template.packing else None
         for prediction, label in zip(predictions[:, :-1], labels[:, 1:], strict=True):
-            for span in _spans(label != -100, apart=template.padding_free or template.packing):
+            for span in _spans(label, ends):
                 pair = prediction[span], label[span]
-                decode = template.tokenizer.decode
                 answers.append(tuple(decode(tokens, skip_special_tokens=True).strip() for tokens in pair))
         return answers
 
 
-def _spans(answered: np.ndarray, apart: bool) -> list[np.ndarray]:
-    """The places of each row's answer in (length,) labels; apart: rows stand end to end, each with one answer."""
-    places = np.flatnonzero(answered)
-    if not apart:
+def _spans(labels: np.ndarray, ends: Collection[int] | None) -> list[np.ndarray]:
+    """The places of each row's answer in (length,) labels.
+
+    ends: where rows stand end to end, the tokens that end an answer. Of such batches ms-swift keeps the answered places
+    alone, so that nothing else stands between two answers.
+    """
+    places = np.flatnonzero(labels != -100)
+    if ends is None:
         return [places]
-    return [span for span in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if len(span)]
+    cuts = np.flatnonzero(np.isin(labels[places], list(ends))) + 1
+    return [span for span in np.split(places, cuts) if len(span)]
 
 
 def channel_metrics(rows: Iterable[dict]) -> dict[str, float]:
