@@ -153,6 +153,21 @@ def test_eval_metric_of_generated_answers(amt, tmp_path):
     assert {name for entry in log for name in entry if name.startswith("loss_")} == {"loss_mosei.msa", "loss_other"}
 
 
+@pytest.mark.slow
+@pytest.mark.swift
+def test_rows_end_to_end_have_the_figures_of_padded_ones(amt, tmp_path):
+    options = ["--dataset", "amt:mosei.msa#4", "--val_dataset", "amt:test", "--max_steps", "1", "--learning_rate", "0"]
+    options += ["--eval_strategy", "steps", "--eval_steps", "1", "--save_strategy", "no", "--report_to", "none"]
+    options += ["--eval_metric", "amt", "--per_device_eval_batch_size", "3"]
+    found = []
+    for name, more in (("free", []), ("padded", ["--padding_free", "false", "--attn_impl", "sdpa"])):
+        settings = ROOT / "configs" / "demo" / "stage1.yaml"
+        log = logged("sft", settings, *options, *more, data=amt, out=tmp_path / name)
+        entry = next(entry for entry in log if "eval_amt" in entry)
+        found.append({key: value for key, value in entry.items() if "." in key and "loss" not in key})
+    assert found[0] == pytest.approx(found[1]) and any(0 < value < 1 for value in found[0].values())
+
+
 def test_eval_metric_of_teacher_forced_answers():
     """Labels are shifted by one against the predictions, and padded with -100 as ms-swift pads them."""
     from transformers import AutoTokenizer
@@ -166,7 +181,7 @@ def test_eval_metric_of_teacher_forced_answers():
         labels[row, 5 : 5 + len(gold)] = gold
         predictions[row, 4 : 4 + len(gold)] = tokens
     trainer = SimpleNamespace(
-        template=SimpleNamespace(tokenizer=tokenizer),
+        template=SimpleNamespace(tokenizer=tokenizer, padding_free=False, packing=False),
         eval_dataset=[{"channel": "meld.mer", "messages": [{"role": "user", "content": str(i)}]} for i in range(3)],
     )
     args = SimpleNamespace(predict_with_generate=False, eval_strategy="steps", metric_for_best_model="loss")
