@@ -15,7 +15,7 @@ if [ -f "$CONFIG_DIR/checkpoint/config.json" ]; then
         hold_output
         source "$SCRIPTS/steps.sh"
         source "$SCRIPTS/synthetic.sh"
-        step "Generate a synthetic dataset: clips, dialogues, Action Units" "$raw" generate --size splits
+        step "Generate a synthetic dataset: clips, dialogues, Action Units" "$raw" generate --size ablation
         step "FER: peak frames and captions from the Action Units" "$raw/meld/fer.jsonl" faces
         step "AMT: raw folders to instruction rows" "$DATA/report.test.json" build
     fi

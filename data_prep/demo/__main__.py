@@ -1,6 +1,6 @@
 """Generate a synthetic dataset: MELD, CMU-MOSEI and ECF as they are downloaded, with drawn faces and made-up words.
 
-    python -m data_prep.demo --out DIR [--seed N] [--size small|sentences|tiny] [--leak] [--sound]
+    python -m data_prep.demo --out DIR [--seed N] [--size small|ablation|sentences|tiny] [--leak] [--sound]
 
 writes DIR/meld, DIR/mosei and DIR/ecf, each with annotations, h264 clips and, under openface/, one Action Unit table
 per clip in OpenFace 2.2's format holding the true values; DIR/mosei/eri.jsonl with clues and reasons; and
@@ -33,7 +33,7 @@ class Options:
     size: str = option(
         "small",
         choices=sorted(SIZES),
-        help="small: what the demo trains on; splits: the same with larger test splits and ECF with a dev split; "
+        help="small: what the demo trains on; ablation: more, larger test splits, ECF with a dev split; "
         "sentences: hardly a dialogue; tiny: for tests (small)",
     )
     leak: bool = option(False, help="plant a dialogue of MELD's test split in ECF's training split, for the doctor")

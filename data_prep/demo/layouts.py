@@ -55,8 +55,8 @@ SIZES = {
         "meld": {"train": 80, "dev": 8, "test": 24},
         "ecf": {"train": 90, "test": 28},
     },
-    "splits": {
-        "mosei": {"train": 640, "valid": 30, "test": 240},
+    "ablation": {
+        "mosei": {"train": 1200, "valid": 30, "test": 240},
         "meld": {"train": 80, "dev": 6, "test": 36},
         "ecf": {"train": 90, "dev": 6, "test": 56},
     },
