@@ -410,7 +410,7 @@ class Runner:
         data = hashlib.sha256("".join(f"{row['channel']} {row['sha256']}\n" for row in there).encode()).hexdigest()
         return {
             "config": {"name": self.options.config.name, "sha256": settings},
-            "model": self.options.model.name,
+            "model": "/".join(self.options.model.resolve().parts[-2:]),
             "data": {"sha256": data[:16], "channels": there},
             "versions": {"python": platform.python_version()}
             | {name: importlib.metadata.version(name) for name in LIBRARIES},
