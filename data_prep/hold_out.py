@@ -1,10 +1,11 @@
 """Hold a part of ECF's training conversations out as a dev split, of which ECF 2.0 publishes none.
 
-    python -m data_prep.hold_out --ecf raw/ecf --out raw/ecf-held-out [--part 0.1] [--seed 42]
+    python -m data_prep.hold_out --ecf raw/ecf --out raw/ecf-held-out [--part 0.1] [--seed 42] [--utterances 8]
 
 Writes Subtask_2_train.json and Subtask_2_dev.json to a new folder: whole conversations, in the order of the file, chosen
-by a keyed hash of (seed, conversation_ID), so that a smaller part is inside a larger one. Clips stay where they are:
-link them as OUT/videos. MELD's training split holds many of these scenes, too; build_amt --exclude-leaks all leaves
+by a keyed hash of (seed, conversation_ID), so that a smaller part is inside a larger one; with --utterances only those
+of at most so many utterances, for models to which longer prompts cost too much. Clips stay where they are: link them as
+OUT/videos. MELD's training split holds many of these scenes, too; build_amt --exclude-leaks all leaves
 them out.
 """
 
@@ -28,6 +29,7 @@ class Options:
     out: Path = option(metavar="DIR", help="a new folder")
     part: float = option(0.1, metavar="P", help="how much of the conversations, between 0 and 1 (0.1)")
     seed: int = option(42, metavar="N", help="of the choice (42)")
+    utterances: int | None = option(None, metavar="N", help="leave longer conversations out of both (default: none)")
 
 
 def chosen(identities: list[int], part: float, seed: int) -> set[int]:
@@ -49,6 +51,8 @@ def main() -> int:
     for _ in ecf.read(options.ecf, "train", []):  # refuses what build_amt would refuse
         pass
     conversations = read_json(options.ecf / "Subtask_2_train.json")
+    if options.utterances is not None:
+        conversations = [one for one in conversations if len(one["conversation"]) <= options.utterances]
     held = chosen([int(one["conversation_ID"]) for one in conversations], options.part, options.seed)
     parts: dict[str, list] = {"train": [], "dev": []}
     for one in conversations:
