@@ -5,7 +5,7 @@
 Writes Subtask_2_train.json and Subtask_2_dev.json to a new folder: whole conversations, in the order of the file,
 chosen by a keyed hash of (seed, conversation_ID), so that a smaller part is inside a larger one; with --utterances only
 those of at most so many utterances, for models to which longer prompts cost too much. Clips stay where they are: link
-them as OUT/videos. MELD's training split holds many of these scenes, too; build_amt --exclude-leaks all leaves them out.
+them as OUT/videos. MELD's training split holds many of these scenes, too: build_amt --exclude-leaks all.
 """
 
 from __future__ import annotations

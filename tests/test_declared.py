@@ -82,7 +82,7 @@ def test_mosi_is_read_as_mosei_is(tmp_path, flag, answers):
     command = ("-m", "data_prep.build_amt", "--data", "mosi", "--root", tmp_path / "mosi", "--out", tmp_path / "amt")
     done = in_process(*command, "--split", "test", "--missing-media", "text-only", *flag)
     assert done.returncode == 0, done.stderr
-    rows = list(read_rows(tmp_path / "amt" / "mosi.msa.test.jsonl"))
+    rows = [row for _, row in read_rows(tmp_path / "amt" / "mosi.msa.test.jsonl")]
     assert {row["id"]: (row["channel"], row["response"]) for row in rows} == {
         f"mosi/test/{clip}": answer for clip, answer in answers.items()
     }
