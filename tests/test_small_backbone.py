@@ -35,12 +35,17 @@ def test_logits_are_those_of_the_weights_and_it_speaks(checkpoint):
     assert printed.splitlines()[0] == "largest difference of logits: 0"
     assert [path.name for path in folder.parent.iterdir()] == ["small"], "nothing is left beside it"
     model, tokenizer = load_internvl2(folder).eval(), load_tokenizer(folder)
-    # SmolLM2's own chat format, but for the name of the token that ends a turn: an answer ends in it.
-    question = "<|im_start|>user\nWhat is the capital of France?<|end|>\n<|im_start|>assistant\n"
+    # Phi-3's chat format, as the template writes it, is read as SmolLM2's own; an answer ends in what ends a turn.
+    question = "<|system|>\nYou are helpful.<|end|><|user|>\nWhat is the capital of France?<|end|><|assistant|>\n"
     ids = tokenizer(question, return_tensors="pt")
+    assert tokenizer.decode(ids.input_ids[0]) == (
+        "<|im_start|>system\nYou are helpful.<|end|>\n"
+        "<|im_start|>user\nWhat is the capital of France?<|end|>\n<|im_start|>assistant\n"
+    )
+    assert ids.input_ids[0, 0] == tokenizer.bos_token_id == 1 and tokenizer.eos_token_id == 2
     answer = tokenizer.decode(model.generate(**ids, max_new_tokens=16, do_sample=False)[0, ids.input_ids.shape[1] :])
     assert answer == "The capital of France is Paris.<|end|>"
-    for token in ("<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<img>", "</img>", "<IMG_CONTEXT>"):
+    for token in ("<|end|>", "<img>", "</img>", "<IMG_CONTEXT>"):
         assert tokenizer(token).input_ids == [tokenizer.convert_tokens_to_ids(token)]
 
 
