@@ -97,9 +97,50 @@ def test_a_missing_package_is_named_with_what_installs_it(monkeypatch):
         small_backbone.packaged()
 
 
+@pytest.fixture
+def tiny(monkeypatch) -> None:
+    """A random Llama of SmolLM2's kind (shared key heads, one matrix for embedding and head) for the file's."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    special = ["<|endoftext|>", small_backbone.START, small_backbone.END]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    core.train_from_iterator([], trainers.BpeTrainer(special_tokens=special, initial_alphabet=alphabet))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "max_position_embeddings": 512}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True}
+    config = LlamaConfig(vocab_size=len(tokenizer), rope_theta=1e5, initializer_range=0.2, **sizes, **heads)
+    monkeypatch.setattr(small_backbone, "load_gguf", lambda path: (LlamaForCausalLM(config).eval(), tokenizer))
+
+
 @pytest.mark.slow
-def test_logits_that_differ_are_refused(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(small_backbone, "difference", lambda *_: 0.01)
-    with pytest.raises(InputError, match=r"logits differ by 0\.01 after repacking, more than 0\.0001"):
-        small_backbone.make(tmp_path / "new", small_backbone.packaged())
+def test_repacking_loses_nothing(tiny, tmp_path):
+    from swift_plugins.internvl2 import load_tokenizer
+
+    assert small_backbone.make(tmp_path / "new", Path("tiny.gguf")) < 1e-5
+    tokenizer = load_tokenizer(tmp_path / "new")
+    text = "<|system|>\nA.<|end|><|user|>\nB?<|end|><|assistant|>\n"
+    read = "<|im_start|>system\nA.<|end|>\n<|im_start|>user\nB?<|end|>\n<|im_start|>assistant\n"
+    assert tokenizer.decode(tokenizer(text).input_ids) == read
+    generation = json.loads((tmp_path / "new" / "generation_config.json").read_text())
+    assert generation["eos_token_id"] == [tokenizer.convert_tokens_to_ids("<|end|>")] == [2]
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+@pytest.mark.slow
+def test_weights_that_are_not_those_of_the_file_are_refused(tiny, tmp_path, monkeypatch):
+    right = small_backbone.phi3_weights
+
+    def wrong(*given):
+        weights = right(*given)
+        weights["lm_head.weight"] = weights["lm_head.weight"] * 1.1
+        return weights
+
+    monkeypatch.setattr(small_backbone, "phi3_weights", wrong)
+    with pytest.raises(InputError, match=r"logits differ by [\d.]+ after repacking, more than 0\.0001"):
+        small_backbone.make(tmp_path / "new", Path("tiny.gguf"))
     assert not list(tmp_path.iterdir())
