@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from data_prep.readers.declared import DeclaredReader, Row, by_rule
 from swift_plugins.declared import Declared
 from swift_plugins.files import InputError, read_config, read_rows
-from tests.conftest import ROOT
+from tests.conftest import ROOT, in_process
 from tests.test_frames import write_clip
 
 CONTENT = {
@@ -59,6 +59,34 @@ def test_a_table(tmp_path):
 
 
 ROWS = [dict(zip(TABLE.split("\n")[0].split(","), line.split(","), strict=True)) for line in TABLE.split("\n")[1:-1]]
+
+
+MOSI = """video_id,clip_id,text,label,annotation,mode
+03bSnISJMiM,1,ANYHOW IT WAS REALLY GOOD,2.4,Positive,train
+03bSnISJMiM,2,BUT NOT A WHOLE BUNCH,-1.0,Negative,test
+03bSnISJMiM,10,IT IS A FILM,0.0,Neutral,test
+"""
+
+
+@pytest.mark.parametrize(
+    ("flag", "answers"),
+    [
+        ((), {"03bSnISJMiM/2": ("mosi.msa", "Negative."), "03bSnISJMiM/10": ("mosi.msa.zero", "Positive.")}),
+        (("--msa", "score"), {"03bSnISJMiM/2": ("mosi.msa", "-1"), "03bSnISJMiM/10": ("mosi.msa.zero", "0")}),
+    ],
+)
+def test_mosi_is_read_as_mosei_is(tmp_path, flag, answers):
+    """Both Acc2 and scores: what is zero has its part of the channel."""
+    (tmp_path / "mosi").mkdir()
+    (tmp_path / "mosi" / "label.csv").write_text(MOSI)
+    command = ("-m", "data_prep.build_amt", "--data", "mosi", "--root", tmp_path / "mosi", "--out", tmp_path / "amt")
+    done = in_process(*command, "--split", "test", "--missing-media", "text-only", *flag)
+    assert done.returncode == 0, done.stderr
+    rows = [row for _, row in read_rows(tmp_path / "amt" / "mosi.msa.test.jsonl")]
+    assert {row["id"]: (row["channel"], row["response"]) for row in rows} == {
+        f"mosi/test/{clip}": answer for clip, answer in answers.items()
+    }
+    assert [path.name for path in (tmp_path / "amt").glob("*.jsonl")] == ["mosi.msa.test.jsonl"]
 
 
 @pytest.mark.parametrize(

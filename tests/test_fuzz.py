@@ -133,7 +133,11 @@ INPUTS = [
     Input("raw/labels/labels.csv", (f"{BUILD} --mosei raw/labels --split train", f"{DOCTOR} --mosei raw/labels")),
     Input(
         "raw/ecf/Subtask_2_train.json",
-        (f"{BUILD} --ecf raw/ecf --split train", f"{DOCTOR} --ecf raw/ecf --media"),
+        (
+            f"{BUILD} --ecf raw/ecf --split train",
+            f"{DOCTOR} --ecf raw/ecf --media",
+            "data_prep.hold_out --ecf raw/ecf --out out/held-out",
+        ),
         tuple(f"0.conversation.0.{name}" for name in ("text", "speaker", "emotion", "video_name")),
     ),
     Input("raw/ecf/Subtask_2_test.json", (f"{BUILD} --ecf raw/ecf --split train --exclude-leaks all",)),
