@@ -48,6 +48,7 @@ STAGES = ("stage1", "stage2")
 SCRIPTS = {"stage1": "first_stage.sh", "stage2": "second_stage.sh"}
 BASE = "base"  # the folder of a run that depends on no seed
 MANIFEST = "manifest.json"
+LEFT_OUT = ("SIZE", "NPROC_PER_NODE", "SEED", "AMT_SEED", "MERGE", "FIRST")  # of the environment: runs have their own
 LIBRARIES = ("ms-swift", "torch", "transformers", "peft")
 
 
@@ -332,6 +333,9 @@ class Runner:
                 variables["FIRST"] = str(earlier)
             seconds["train"], memory["train"] = self._do(SCRIPTS[stage], variables, folder / "train.log")
         variables["RESULT"] = str(answers)
+        variables["SEED"] = (
+            ""  # every run answers the same rows, also where only some are asked for (amt:meld.mer.dev#300)
+        )
         variables["CHECKPOINT"] = str(self._checkpoint(run) if stage else self.options.model)
         if not answers.with_name("answers.scores.json").is_file():
             answers.unlink(missing_ok=True)  # of a kill while they were scored
@@ -371,7 +375,7 @@ class Runner:
     def _do(self, script: str, variables: dict[str, str], log: Path, *more: str) -> tuple[float, int]:
         """Run a script of shell/; (seconds, MB of its largest process). Raises `Failed` with its last words."""
         start = time.monotonic()
-        environment = {name: value for name, value in os.environ.items() if name not in ("SIZE", "NPROC_PER_NODE")}
+        environment = {name: value for name, value in os.environ.items() if name not in LEFT_OUT}
         with log.open("wb") as said:
             with self.lock:
                 if self.stopped:
