@@ -78,6 +78,7 @@ def test_the_chinese_readme_says_the_same():
 # what none runs has the reason. Those of docs/own-data.md are typed word for word by test_own_data.py.
 STAGES = "test_emotion_llama.py::test_both_stages_train_from_the_converted_state_and_go_back"
 HEARD = "test_emotion_llama.py::test_a_row_hears_what_was_prepared_and_when_serving_what_was_not"
+ABLATION = "test_ablation.py::test_runs_are_planned_made_once_and_reported, with fewer variants: all take an hour"
 RUN_BY = {
     "make demo": "minutes: test_stages.py::test_both_stages_inference_and_scores runs what it runs, a seventh as long",
     "make test": "this is it",
@@ -109,6 +110,9 @@ RUN_BY = {
     "python -m data_prep.fer … --plot": "test_fer.py::test_a_run_is_not_mixed_with_another",
     "python -m data_prep.features": "test_features.py::test_killed_and_run_again",
     "export AMT_CACHE": "test_features.py::test_training_skips_the_tower_with_the_same_losses",
+    "MODEL=/models/InternVL2-4B DATA=amt bash shell/ablation.sh": ABLATION,
+    "bash shell/ablation.sh ablation-demo": ABLATION,
+    "python -m benchmarks.ablation_report": ABLATION,
     "python -m data_prep.small_backbone": "test_small_backbone.py::test_logits_are_those_of_the_weights_and_it_speaks",
     "python -m data_prep.hold_out": "test_hold_out.py::test_conversations_stay_whole_and_in_order",
     "python -m data_prep.build_amt --meld": "test_build_amt.py",
