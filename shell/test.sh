@@ -4,6 +4,7 @@
 #   --score  generate (default), or likelihood: of tasks with a closed set of labels the likeliest label is the answer, and
 #            every label gets a probability (docs/models.md, Ranked labels); other tasks' answers are generated
 #   STAGE   stage1 or stage2 (default: the last one trained); CHECKPOINT another adapter folder
+#   MERGED  a merged folder instead of an adapter; with it BACKEND=vllm has vLLM answer (docs/models.md, vLLM)
 #   RESULT  the file of answers (default OUTPUT/<stage>.test.jsonl); an existing one is never appended to
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 need_data
@@ -20,11 +21,17 @@ done
 set -- ${flags[@]+"${flags[@]}"}
 [[ "$AMT_SCORE" =~ ^(generate|likelihood)$ ]] || fail "--score $AMT_SCORE is neither generate nor likelihood"
 [ -n "${STAGE:-}" ] || { [ -n "$(last_checkpoint "$OUTPUT/stage2")" ] && STAGE=stage2 || STAGE=stage1; }
-CHECKPOINT="${CHECKPOINT:-$(last_checkpoint "$OUTPUT/$STAGE")}"
 RESULT="${RESULT:-$OUTPUT/$STAGE.test.jsonl}"
 
-[ -n "$CHECKPOINT" ] || fail "$OUTPUT/$STAGE holds no checkpoint; train first"
-[ -d "$CHECKPOINT" ] || fail "CHECKPOINT=$CHECKPOINT: no such folder"
+if [ -n "${MERGED:-}" ]; then
+    [ -f "$MERGED/config.json" ] || fail "MERGED=$MERGED: holds no config.json"
+    ASKED=(--model "$MERGED" --model_type emoverse)
+else
+    CHECKPOINT="${CHECKPOINT:-$(last_checkpoint "$OUTPUT/$STAGE")}"
+    [ -n "$CHECKPOINT" ] || fail "$OUTPUT/$STAGE holds no checkpoint; train first"
+    [ -d "$CHECKPOINT" ] || fail "CHECKPOINT=$CHECKPOINT: no such folder"
+    ASKED=(--adapters "$CHECKPOINT")
+fi
 [ ! -e "$RESULT" ] || fail "$RESULT exists and swift infer would append to it; move it away or set RESULT"
 # Without a GPU ms-swift's processes answer a part of the rows each and write one part: one process there.
 if [ "${NPROC_PER_NODE:-1}" -gt 1 ] && ! has_accelerator; then
@@ -36,7 +43,7 @@ quiet
 # swift infer writes as it goes: only a finished file gets the final name.
 rm -f "$RESULT.part"
 start=$SECONDS
-swift infer "$CONFIG_DIR/infer.yaml" --adapters "$CHECKPOINT" --result_path "$RESULT.part" \
+swift infer "$CONFIG_DIR/infer.yaml" "${ASKED[@]}" --infer_backend "$BACKEND" --result_path "$RESULT.part" \
     --external_plugins "$PLUGIN" "$@"
 mv "$RESULT.part" "$RESULT"
 rows=$(wc -l <"$RESULT") seconds=$((SECONDS - start > 0 ? SECONDS - start : 1))
