@@ -109,7 +109,7 @@ RUN_BY = {
     "python -m data_prep.fer … --plot": "test_fer.py::test_a_run_is_not_mixed_with_another",
     "python -m data_prep.features": "test_features.py::test_killed_and_run_again",
     "export DATA=amt MERGED": "test_vllm.py::test_the_scripts_answer_from_a_merged_folder_and_hand_on_the_backend",
-    "BACKEND=vllm": "needs a GPU: test_vllm.py does what vLLM does to a prompt, and runs the scripts until they need it",
+    "BACKEND=vllm": "needs a GPU: test_vllm.py does what vLLM does to a prompt, and runs the scripts up to it",
     "RESULT=output/plain": "test_vllm.py::test_the_scripts_answer_from_a_merged_folder_and_hand_on_the_backend",
     "python -c": "test_vllm.py::test_the_command_of_the_docs_counts_equal_answers",
     "export AMT_CACHE": "test_features.py::test_training_skips_the_tower_with_the_same_losses",
