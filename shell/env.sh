@@ -50,6 +50,8 @@ fail() {
 
 [ -d "$CONFIG_DIR" ] || fail "CONFIG=$CONFIG is neither a folder of $CONFIGS nor a folder"
 [ ! -e "$OUTPUT" ] || [ -d "$OUTPUT" ] || fail "OUTPUT=$OUTPUT is a file, not a folder"
+BACKEND="${BACKEND:-transformers}" # what answers: test.sh, serve.sh
+[[ "$BACKEND" =~ ^(transformers|vllm)$ ]] || fail "BACKEND=$BACKEND is neither transformers nor vllm"
 [ -n "${DATA:-${AMT_DATA:-}}" ] && export AMT_DATA="${DATA:-$AMT_DATA}"
 if [ -z "${AMT_MIXTURES:-}" ] && [ -f "$CONFIG_DIR/mixtures.yaml" ]; then
     export AMT_MIXTURES="$CONFIG_DIR/mixtures.yaml"

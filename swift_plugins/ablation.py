@@ -48,7 +48,7 @@ STAGES = ("stage1", "stage2")
 SCRIPTS = {"stage1": "first_stage.sh", "stage2": "second_stage.sh"}
 BASE = "base"  # the folder of a run that depends on no seed
 MANIFEST = "manifest.json"
-LEFT_OUT = ("SIZE", "NPROC_PER_NODE", "SEED", "AMT_SEED", "MERGE", "FIRST")  # of the environment: runs have their own
+LEFT_OUT = ("SIZE", "NPROC_PER_NODE", "SEED", "AMT_SEED", "MERGE", "FIRST", "CHECKPOINT", "MERGED")  # of the environment: runs have their own
 LIBRARIES = ("ms-swift", "torch", "transformers", "peft")
 
 
@@ -336,7 +336,7 @@ class Runner:
         variables["SEED"] = (
             ""  # every run answers the same rows, also where only some are asked for (amt:meld.mer.dev#300)
         )
-        variables["CHECKPOINT"] = str(self._checkpoint(run) if stage else self.options.model)
+        variables |= {"CHECKPOINT": str(self._checkpoint(run))} if stage else {"MERGED": str(self.options.model)}
         if not answers.with_name("answers.scores.json").is_file():
             answers.unlink(missing_ok=True)  # of a kill while they were scored
             more = ("--score", self.ablation.score)

@@ -18,6 +18,7 @@ one set of choices are ranked together, as many at a time as make `max_batch_siz
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import sys
@@ -27,6 +28,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property, partial
+from pathlib import Path
 from threading import Semaphore
 from typing import Any
 
@@ -39,6 +41,7 @@ from swift_plugins import likelihood
 from swift_plugins.dataset import ranks
 from swift_plugins.features import Seen
 from swift_plugins.files import InputError
+from swift_plugins.internvl2 import read_config
 from swift_plugins.tasks import TASKS, task_of
 from swift_plugins.template import EmoverseTemplate, about_tokens
 
@@ -249,11 +252,45 @@ def _task(request: dict | InferRequest) -> str:
     return channel.split(".")[1] if channel and "." in channel else ""
 
 
-def _backend(arguments: Sequence[str]) -> str:
-    """What a command line says of --infer_backend."""
+def _said(arguments: Sequence[str], flag: str, default: str = "") -> str:
+    """What a command line says of a flag, at last."""
     words = [part for word in arguments for part in word.split("=", 1)]
-    places = [place for place, word in enumerate(words[:-1]) if word == "--infer_backend"]
-    return words[places[-1] + 1] if places else "transformers"
+    places = [place for place, word in enumerate(words[:-1]) if word == flag]
+    return words[places[-1] + 1] if places else default
+
+
+def refused_by_vllm(arguments: Sequence[str]) -> str | None:
+    """Why vLLM cannot answer what a command line asks it, and what to do; None where it can.
+
+    Read in vLLM 0.33: adapters with modules_to_save (ours have the projector there) are refused (lora/peft_helper.py),
+    the vision tower's last layer is taken whatever the config says (models/interns1.py). ms-swift lets vLLM trust the
+    code of the folder.
+    """
+    backend, folder = "--infer_backend vllm", Path(_said(arguments, "--model"))
+    if importlib.util.find_spec("vllm") is None:
+        return f"{backend} needs the package vllm and a GPU: pip install vllm, or leave the flag out"
+    if _said(arguments, "--adapters"):
+        return f"{backend} takes no adapter: bash shell/export.sh merges it, then name that folder (MERGED) instead"
+    if not (folder / "config.json").is_file():
+        return None  # ms-swift says what is wrong with that
+    config = read_config(folder)
+    kind = str(config.get("model_type"))
+    if kind.startswith("emotion_llama"):
+        return f"{backend}: vLLM knows no Emotion-LLaMA; leave the flag out"
+    if kind == "internvl_chat":
+        return f"{backend}: {folder} is in the original layout; it takes what bash shell/export.sh writes"
+    if kind != "internvl":
+        return None
+    if any(os.environ.get(name, "1") != "1" for name in ("MAX_NUM", "VIDEO_MAX_NUM")):
+        return f"{backend}: MAX_NUM and VIDEO_MAX_NUM are to be 1, one tile a picture"
+    if not (folder / "preprocessor_config.json").is_file():
+        return f"{backend}: {folder} lacks its processor: python -m swift_plugins.complete_export {folder}"
+    if config.get("vision_feature_layer", -1) != -1:
+        return f"{backend}: {folder} takes another layer of the vision tower than its last; leave the flag out"
+    coded = (file for file in sorted(folder.glob("*config.json")) if "auto_map" in file.read_text(encoding="utf-8"))
+    if file := next(coded, None):
+        return f"{backend}: {file} names code (auto_map), which vLLM would run; leave the flag out"
+    return None
 
 
 def register() -> None:
@@ -261,6 +298,9 @@ def register() -> None:
     inference = sys.modules.get("swift.pipelines.infer.infer")
     if inference is not None:
         limits()  # refused before a model loads
-        if ranks() and (backend := _backend(sys.argv)) != "transformers":
+        backend = _said(sys.argv, "--infer_backend", "transformers")
+        if ranks() and backend != "transformers":
             raise InputError(f"--infer_backend {backend}: answers are ranked by likelihood with transformers alone")
+        if backend == "vllm" and (reason := refused_by_vllm(sys.argv)):
+            raise InputError(reason)
         inference.TransformersEngine = AnsweringEngine

@@ -222,6 +222,24 @@ class EmoverseTemplate(Deaf, ChannelOfEveryRow, Template):
             encoded["prepared"] = torch.tensor([part.dim() == READY for part in tiles for _ in part])
         return encoded
 
+    def _encode_truncated(self, inputs):
+        """For vLLM, the ids before it puts `<img>`, the tokens of a tile and `</img>` in the place of each image token
+        (its models/interns1.py), and the pictures as the tiles that they become, which it need not resize."""
+        encoded = super()._encode_truncated(inputs)
+        if self.mode != "vllm":
+            return encoded
+        ids, token = list(encoded["input_ids"]), self.config.image_token_id
+        around = self.tokenizer.convert_tokens_to_ids([IMAGE[0], IMAGE[2].strip()])
+        for place in reversed(findall(ids, -100)):
+            if [ids[place - 1], ids[place + 1]] != around:
+                raise InputError("vLLM cannot write these tokens around a picture; leave CHAT_TOKENS at whole")
+            ids[place - 1 : place + 2] = [token]
+        pictures = []
+        for image in encoded.get("images") or ():
+            (tile,) = self._tiles(image)
+            pictures.append(Image.fromarray(tile.permute(1, 2, 0).numpy()))
+        return encoded | {"input_ids": ids} | ({"images": pictures} if pictures else {})
+
     def look_ahead(self, model, rows: list[dict], seen: vision.Seen) -> None:
         """Let the vision tower see the tiles of encoded rows before their turn comes."""
         shown = [row for row in rows if row.get("pixel_values") is not None and self.features is None]
