@@ -48,7 +48,8 @@ STAGES = ("stage1", "stage2")
 SCRIPTS = {"stage1": "first_stage.sh", "stage2": "second_stage.sh"}
 BASE = "base"  # the folder of a run that depends on no seed
 MANIFEST = "manifest.json"
-LEFT_OUT = ("SIZE", "NPROC_PER_NODE", "SEED", "AMT_SEED", "MERGE", "FIRST", "CHECKPOINT", "MERGED")  # of the environment: runs have their own
+# Of the environment: a run has its own, or none.
+LEFT_OUT = ("SIZE", "NPROC_PER_NODE", "SEED", "AMT_SEED", "MERGE", "FIRST", "CHECKPOINT", "MERGED", "BACKEND")
 LIBRARIES = ("ms-swift", "torch", "transformers", "peft")
 
 
