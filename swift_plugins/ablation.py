@@ -96,6 +96,18 @@ class Column(Config):
     words: str
 
 
+class Pace(Config):
+    """Seconds a sample of training and an answer take, the starts of programs in them; source: who says so."""
+
+    sample: float = Field(ge=0)
+    answer: float = Field(ge=0)
+    source: str
+
+    def seconds(self, work: Work) -> float:
+        """The time of a run."""
+        return work.samples * self.sample + work.answers * self.answer
+
+
 class Ablation(Config):
     """configs/ablation.yaml. `path` is where it was read from."""
 
@@ -103,6 +115,7 @@ class Ablation(Config):
     tables: dict[str, Table]
     figures: list[Column] = Field(min_length=1)
     score: Literal["generate", "likelihood"] = "generate"
+    pace: dict[str, Pace] = {}
     path: str = ""
 
     @model_validator(mode="after")
@@ -136,6 +149,9 @@ class Options:
         None, choices=("generate", "likelihood"), help="how labels are answered (default: as ablation.yaml says)"
     )
     only: tuple[str, ...] = option((), metavar="VARIANT", help="these variants, and what they start from")
+    pace: float | None = option(
+        None, metavar="S", help="seconds a sample of training takes, for the estimate of the time"
+    )
     jobs: int = option(0, metavar="N", help="runs side by side (default: one with a GPU, else one a core)")
 
 
@@ -238,36 +254,21 @@ def answered(config: Path, data: Path) -> int:
     return found
 
 
-@dataclass(frozen=True)
-class Pace:
-    """Seconds a sample and a step of training, seconds an answer: of runs that are finished, as they ran."""
-
-    sample: float
-    answer: float
-
-    def seconds(self, work: Work) -> float:
-        """The time of a run."""
-        return work.samples * self.sample + work.answers * self.answer
-
-
 def pace(output: Path) -> Pace | None:
     """The mean of the finished runs under `output`; None where there is none that was trained."""
     read = [read_manifest(path) for path in sorted(output.glob(f"*/*/{MANIFEST}"))]
     found = [manifest for manifest in read if manifest["samples"] and not manifest["resumed"]]
     if not found:
         return None
-    trained, samples = (
-        sum(column) for column in zip(*((m["seconds"]["train"], m["samples"]) for m in found), strict=True)
-    )
-    spent, answers = (
-        sum(column) for column in zip(*((m["seconds"]["answer"], m["answers"]) for m in found), strict=True)
-    )
-    return Pace(trained / samples, spent / answers)
+    train, answer = (sum(one["seconds"][name] for one in found) for name in ("train", "answer"))
+    samples, answers = (sum(one[name] for one in found) for name in ("samples", "answers"))
+    return Pace(sample=train / samples, answer=answer / max(1, answers), source="as the finished runs took")
 
 
-def print_plan(runs: Sequence[Run], work: dict[Run, Work], output: Path, jobs: int) -> None:
-    """The runs, a line each, and the time of what is left."""
-    known, left, lines = pace(output), 0.0, [("run", "from", "rows by task", "steps", "samples", "answers", "time")]
+def print_plan(runs: Sequence[Run], work: dict[Run, Work], output: Path, jobs: int, known: Pace | None) -> None:
+    """The runs, a line each, and the time of what is left: at the pace of finished runs, else as `known` says."""
+    known = pace(output) or known
+    left, lines = 0.0, [("run", "from", "rows by task", "steps", "samples", "answers", "time")]
     for run in runs:
         one = work[run]
         done = (run.folder(output) / MANIFEST).is_file()
@@ -286,9 +287,9 @@ def print_plan(runs: Sequence[Run], work: dict[Run, Work], output: Path, jobs: i
     samples = sum(work[run].samples for run in runs)
     print(f"{len(runs)} runs, {samples:,} samples; {jobs} side by side")
     if known:
-        print(f"about {_minutes(left / jobs)} for what is left, at the pace of the runs that are finished")
+        print(f"about {_minutes(left / jobs)} for what is left ({known.source})")
     else:
-        print("no run is finished yet that tells how long they take; on a GPU: python -m benchmarks.plan")
+        print("how long they take is not known before one is finished, or --pace says (python -m benchmarks.plan)")
 
 
 def _minutes(seconds: float) -> str:
@@ -475,7 +476,12 @@ def main() -> int:
     runs = runs_of(ablation, seeds, options.only)
     jobs = side_by_side(options.jobs)
     work = works(runs, options.config, data, answered(options.config, data))
-    print_plan(runs, work, options.output, jobs)
+    known = ablation.pace.get(options.config.name)
+    if options.pace is not None:
+        if not options.pace > 0:
+            raise InputError(f"--pace {options.pace:g} is not a number of seconds")
+        known = Pace(sample=options.pace, answer=known.answer if known else 0, source="--pace; answers not counted")
+    print_plan(runs, work, options.output, jobs, known)
     if options.dry_run:
         return 0
     cores = os.cpu_count() or 1

@@ -217,9 +217,10 @@ def run(small: dict[str, Path], *arguments: str) -> subprocess.CompletedProcess:
 @pytest.mark.slow
 @pytest.mark.swift
 def test_runs_are_planned_made_once_and_reported(small):
-    done = run(small, "7", "--dry-run")
+    done = run(small, "7", "--dry-run", "--pace", "6")
     assert done.returncode == 0, done.stderr
-    assert "5 runs" not in done.stdout and "4 runs" in done.stdout and not list(small["output"].glob("*/*"))
+    assert "4 runs, 120 samples" in done.stdout and "about 6 min for what is left" in done.stdout
+    assert not list(small["output"].glob("*/*"))
     (small["output"] / "broken").mkdir(parents=True)
     (small["output"] / "broken" / "7").write_text("a file where a folder should be")
     done = run(small, "7")
@@ -248,6 +249,7 @@ def test_what_is_missing_is_said_in_one_line(tmp_path):
         (["no-such-config"], "neither a folder"),
         (["ablation-demo", "--only", "m3se"], "m3se is no variant"),
         (["ablation-demo", "--jobs", "-1"], "is not a number of runs"),
+        (["ablation-demo", "--pace", "0"], "is not a number of seconds"),
     ):
         small = {"data": tmp_path, "config": Path(arguments[0]), "output": tmp_path / "out"}
         done = run(small, *arguments[1:])
