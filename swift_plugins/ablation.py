@@ -469,6 +469,8 @@ def side_by_side(given: int) -> int:
 def main() -> int:
     """Make the runs; status 1 where one failed."""
     options = parse(Options, __doc__, prog="shell/ablation.sh")
+    if options.pace is not None and not options.pace > 0:
+        raise InputError(f"--pace {options.pace:g} is not a number of seconds")
     seeds = tuple(dict.fromkeys(options.seeds or (1,)))
     ablation, data = read_ablation(options.config), mixture.data_root()
     if options.score:
@@ -478,8 +480,6 @@ def main() -> int:
     work = works(runs, options.config, data, answered(options.config, data))
     known = ablation.pace.get(options.config.name)
     if options.pace is not None:
-        if not options.pace > 0:
-            raise InputError(f"--pace {options.pace:g} is not a number of seconds")
         known = Pace(sample=options.pace, answer=known.answer if known else 0, source="--pace; answers not counted")
     print_plan(runs, work, options.output, jobs, known)
     if options.dry_run:
