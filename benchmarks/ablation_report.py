@@ -294,6 +294,17 @@ def forgetting(ablation: Ablation, results: Results) -> tuple[list[str], list[li
     return ["channel", "figure", *names], lines
 
 
+def everything(results: Results) -> tuple[list[str], list[list[str]]]:
+    """Head and rows: the first figure of every channel, by variant."""
+    first = next(iter(results.values()))[0].blocks
+    figures = {channel: headline(channel, block) for channel, block in first.items()}
+    head = ["variant", *(f"{channel} {figure.replace('_', ' ')}" for channel, figure in figures.items())]
+    return head, [
+        [name, *(cell(spread(runs, channel, figure), figure) for channel, figure in figures.items())]
+        for name, runs in results.items()
+    ]
+
+
 def headline(channel: str, block: dict) -> str:
     """The figure that stands for a channel."""
     strict = flatten(block["strict"])
@@ -416,6 +427,10 @@ def sections(ablation: Ablation, results: Results, draws: int) -> list[dict[str,
         if not any(results.get(row) for row in table.rows):
             continue
         found.append({"title": f"{name}: {table.title}", "table": main_table(table, ablation, results)})
+        if any(name.startswith("single") for name in table.rows):
+            found[-1]["note"] = (
+                "A single task has as many rows as M2SE in both stages; where it has fewer, they come again."
+            )
         compared = comparisons(table, ablation, results, draws)
         if compared[1]:
             note = "Difference in points, 95 % interval and p-value of a paired bootstrap over dialogues or clips."
@@ -423,6 +438,8 @@ def sections(ablation: Ablation, results: Results, draws: int) -> list[dict[str,
     if results.get("stage1"):
         note = "The first figure of every test channel after each stage; in brackets the change since stage 1."
         found.append({"title": "What a stage forgets", "note": note, "table": forgetting(ablation, results)})
+    note = "The first figure of every test channel, whether it was trained or not."
+    found.append({"title": "Every variant on every channel", "note": note, "table": everything(results)})
     calibrated = calibration(results)
     if calibrated[1]:
         note = "Labels ranked by likelihood: expected calibration error, 15 bins, in per cent; mean over seeds."
