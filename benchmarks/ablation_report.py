@@ -356,7 +356,7 @@ def log_of(result: Result) -> list[dict[str, Any]]:
 
 def curves(results: Results, kind: str) -> dict[str, dict[str, list[tuple[float, float]]]]:
     """variant → channel → (samples seen, value), the mean over seeds. kind: "loss" of the training rows by channel, or
-    "score": the first figure of each dev channel, teacher-forced."""
+    "score": the first figure of each dev channel."""
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for name, runs in results.items():
         values: dict[str, dict[float, list[float]]] = {}
@@ -409,7 +409,8 @@ def picture(lines: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], ki
         axes.tick_params(labelsize=8)
     if kind == "loss":
         panels[0, 0].set_yscale("log")
-    figure.supxlabel("samples seen in this stage", fontsize=9)
+    for axes in panels[-1]:
+        axes.set_xlabel("samples seen in this stage", fontsize=8)
     handles = [mpl.lines.Line2D([], [], color=colours[name], label=name) for name in names]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(names)), fontsize=8, frameon=False)
     buffer = io.BytesIO()
