@@ -26,6 +26,7 @@ from transformers.core_model_loading import (
     WeightRenaming,
     revert_weight_conversion,
 )
+from transformers.modeling_utils import set_zero3_state
 
 from swift_plugins.files import InputError, read_json, write_json
 from swift_plugins.internvl2.config import (
@@ -243,7 +244,8 @@ def check_weights(model_dir: str | Path, config: InternVLConfig) -> None:
     """
     model_dir = Path(model_dir)
     stored = _stored_shapes(model_dir)
-    with said_of(model_dir / "config.json"), torch.device("meta"):
+    # ZeRO-3 divides the weights of every language model that is built, and there are none here.
+    with said_of(model_dir / "config.json"), torch.device("meta"), set_zero3_state():
         model = InternVLForConditionalGeneration(config)
     expected = {name: tuple(tensor.shape) for name, tensor in original_state_dict(model).items()}
     missing, extra = sorted(expected.keys() - stored.keys()), sorted(stored.keys() - expected.keys())
