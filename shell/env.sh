@@ -126,8 +126,10 @@ training_flags() {
     fi
     if [ -n "${DEEPSPEED:-}" ]; then
         [[ "$DEEPSPEED" =~ ^zero[23]$ ]] || [ -f "$DEEPSPEED" ] || fail "DEEPSPEED=$DEEPSPEED is not zero2, zero3 or a file"
+        has_accelerator || fail "DEEPSPEED=$DEEPSPEED is for GPUs, and there is none here"
         python -c 'import deepspeed' 2>/dev/null || fail "DEEPSPEED=$DEEPSPEED needs the package deepspeed"
         FLAGS+=(--deepspeed "$DEEPSPEED")
+        export NPROC_PER_NODE="${NPROC_PER_NODE:-1}" # a process that torchrun did not start would ask for MPI
     fi
 }
 

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -177,17 +178,43 @@ def last_checkpoint(stage: Path) -> str:
     return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True).stdout.strip()
 
 
-@pytest.mark.swift
-def test_two_processes_train_one_model(world, tmp_path):
-    """Over gloo, against one process with the same settings: as many steps, every row of the draw once, equal weights
-    on both ranks, and the weights that one process ends with. Text-only rows come alone, and their rank keeps up."""
-    shutil.copytree(ROOT / "configs" / "demo", tmp_path / "config", ignore=shutil.ignore_patterns("checkpoint"))
-    path = tmp_path / "config" / "stage1.yaml"
+@pytest.fixture(scope="module")
+def alone(world, tmp_path_factory):
+    """Six steps of stage 1 in one process, two passes of two rows each: (folder of the settings, flags, output)."""
+    folder = tmp_path_factory.mktemp("alone")
+    shutil.copytree(ROOT / "configs" / "demo", folder / "config", ignore=shutil.ignore_patterns("checkpoint"))
+    path = folder / "config" / "stage1.yaml"
     path.write_text(re.sub("(gradient_accumulation_steps): 1", r"\1: 2", path.read_text()))
     flags = ["--lora_dropout", "0", "--max_steps", "6", "--per_device_train_batch_size", "2"]
-    arguments, environment = sft(world, tmp_path / "one", *flags, config=tmp_path / "config")
+    arguments, environment = sft(world, folder / "out", *flags, config=folder / "config")
     swift(*arguments, **environment)
-    settings = {"NPROC_PER_NODE": "2", "MASTER_PORT": str(free_port()), "CONFIG": str(tmp_path / "config")}
+    return folder / "config", flags, folder / "out"
+
+
+def answers(world, checkpoint: Path, result: Path) -> list[str]:
+    """What an adapter answers to four test rows."""
+    asked = ("--val_dataset", "amt:test#4", "--max_new_tokens", "8", "--result_path", result)
+    asked += ("--adapters", checkpoint, "--external_plugins", ROOT / "swift_plugins" / "emoverse.py")
+    environment = {"cwd": result.parent, "AMT_DATA": world["DATA"]} | world
+    swift("infer", ROOT / "configs" / "demo" / "infer.yaml", *asked, **environment)
+    return [json.loads(line)["response"] for line in result.read_text(encoding="utf-8").splitlines()]
+
+
+NO_DEEPSPEED = pytest.mark.skipif(not find_spec("deepspeed"), reason="deepspeed is not installed: ZeRO is not tested")
+
+
+@pytest.mark.swift
+@pytest.mark.parametrize(
+    "zero", [None, pytest.param("zero2", marks=NO_DEEPSPEED), pytest.param("zero3", marks=NO_DEEPSPEED)]
+)
+def test_two_processes_train_one_model(world, alone, tmp_path, zero):
+    """Over gloo, against one process with the same settings: as many steps, every row of the draw once, equal weights
+    on both ranks, and the losses and weights of one process; float32 sums are in another order, so to 1e-5. Text-only
+    rows come alone, and their rank keeps up: with ZeRO-3 both gather the tower's weights, or neither."""
+    config, flags, one = alone
+    settings = {"NPROC_PER_NODE": "2", "MASTER_PORT": str(free_port()), "CONFIG": str(config)}
+    if zero:
+        flags = [*flags, "--deepspeed", zero, "--external_plugins", ROOT / "tests" / "deepspeed_on_cpu.py"]
     run("first_stage.sh", world, tmp_path / "two", *FLAGS, *flags, **settings)
     rows = [json.loads(line) for line in (tmp_path / "two.rows").read_text().splitlines()]
     assert Counter(row["rank"] for row in rows)["1"] >= 12
@@ -196,9 +223,15 @@ def test_two_processes_train_one_model(world, tmp_path):
     assert set(queries) <= wanted and max(queries.values()) == 1
     ends = [json.loads(line) for line in (tmp_path / "two.rows.weights").read_text().splitlines()]
     assert sorted(end["rank"] for end in ends) == ["0", "1"] and ends[0]["weights"] == ends[1]["weights"]
-    one, two = (load_file(tmp_path / name / "stage1/checkpoint-6/adapter_model.safetensors") for name in ("one", "two"))
-    assert one.keys() == two.keys()
-    assert max((one[key] - two[key]).abs().max().item() for key in one) < 1e-5
+    assert losses(tmp_path / "two/stage1") == pytest.approx(losses(one / "stage1"), rel=0, abs=1e-5)
+    ended = [output / "stage1" / "checkpoint-6" for output in (one, tmp_path / "two")]
+    assert (ended[1] / "global_step6").is_dir() == bool(zero), "DeepSpeed's part of a checkpoint"
+    first, second = (load_file(checkpoint / "adapter_model.safetensors") for checkpoint in ended)
+    assert first.keys() == second.keys()
+    assert max((first[key] - second[key]).abs().max().item() for key in first) < 1e-5
+    if zero:
+        said = [answers(world, checkpoint, tmp_path / f"{i}.jsonl") for i, checkpoint in enumerate(ended)]
+        assert len(said[0]) == 4 and said[0] == said[1]
 
 
 @pytest.mark.parametrize("script", ["export.sh", "serve.sh"])
@@ -228,6 +261,7 @@ def test_a_merged_folder_is_not_written_over(world, tmp_path):
         ("second_stage.sh", {}, "stage1 holds no checkpoint; run shell/first_stage.sh first"),
         ("first_stage.sh", {"MODEL": "/no/such"}, "MODEL=/no/such: holds no config.json"),
         ("first_stage.sh", {"DEEPSPEED": "zero9"}, "DEEPSPEED=zero9 is not zero2, zero3 or a file"),
+        ("first_stage.sh", {"DEEPSPEED": "zero2", "CUDA_VISIBLE_DEVICES": ""}, "DEEPSPEED=zero2 is for GPUs"),
         ("export.sh", {}, "holds no checkpoint; train first"),
         ("export.sh", {"CHECKPOINT": "/no/such"}, "CHECKPOINT=/no/such: holds no adapter"),
         ("serve.sh", {}, "holds no checkpoint; train first"),
