@@ -29,6 +29,7 @@ from swift.utils import get_env_args, is_deepspeed_enabled, is_dist
 from torch.nn.functional import pad
 from transformers import AutoTokenizer, WhisperFeatureExtractor
 from transformers import Qwen2_5OmniForConditionalGeneration as SpeakingOmni
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from swift_plugins.frames import sample_frames
@@ -191,8 +192,10 @@ class Qwen25OmniTemplate(_Pictures, _OMNI):
 
     def _post_encode(self, model, inputs):
         found = super()._post_encode(model, inputs)
-        if self.is_training and is_dist() and not is_deepspeed_enabled() and inputs.get("input_features") is None:
-            # No sound on this rank: the others wait for the projector's gradients all the same.
+        theirs = is_deepspeed_enabled() and not is_deepspeed_zero3_enabled()
+        if self.is_training and is_dist() and not theirs and inputs.get("input_features") is None:
+            # No sound on this rank: the others wait for the projector's gradients all the same, and with ZeRO-3 for the
+            # tower's weights. With ZeRO-2 ms-swift sees to it.
             tower = model.thinker.audio_tower
             bands, frames = tower.config.num_mel_bins, 8
             silence = found["inputs_embeds"].new_zeros((1, bands, frames), dtype=tower.dtype)
