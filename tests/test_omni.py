@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from swift_plugins.files import InputError
 from swift_plugins.frames import sample_frames
 from swift_plugins.length_plan import SETTINGS, Meter
 from swift_plugins.sound import read_sound
-from tests.conftest import ROOT
+from tests.conftest import ROOT, free_port
 from tests.test_frames import write_clip
 from tests.test_sound import write_sound
 from tests.test_template import PLUGIN, SYSTEM, row, text
@@ -235,23 +236,43 @@ def test_rows_of_ms_swift_list_sounds_where_there_are_some(tmp_path, files):
     assert parts(both) == expected
 
 
-def test_two_steps_and_answers_from_rows_with_sound(tmp_path, folder):
-    """first_stage.sh, `swift infer`: the result rows list what was heard, and rows without sound are answered too."""
-    data = tiny_amt(tmp_path / "amt", sound=True)
-    config = ROOT / "configs" / "qwen2.5-omni"
+def steps(tmp_path, folder, *more, **processes):
+    """Two steps by first_stage.sh on rows with and without sound: (the rows' environment, losses, stage folder)."""
+    data = tmp_path / "amt"
+    if not data.is_dir():
+        tiny_amt(data, sound=True)
     world = {"AMT_DATA": data, "AMT_MEDIA": data, "AMT_MIXTURES": data / "mixtures.yaml", "VIDEO_SEGMENTS": 2}
     flags = ["--torch_dtype", "float32", "--bf16", "false", "--max_steps", "2", "--save_steps", "2"]
     flags += ["--dataloader_num_workers", "2", "--report_to", "none", "--learning_rate", "0.01", "--logging_steps", "1"]
-    flags += ["--per_device_train_batch_size", "3", "--gradient_accumulation_steps", "2"]
-    settings = {"CONFIG": "qwen2.5-omni", "MODEL": folder, "DATA": data, "OUTPUT": tmp_path / "out"}
-    environment = os.environ | {key: str(value) for key, value in (world | settings | {"OMP_NUM_THREADS": 1}).items()}
+    flags += ["--per_device_train_batch_size", "3", *more]
+    out = tmp_path / f"out{processes.get('NPROC_PER_NODE', 1)}"
+    settings = {"CONFIG": "qwen2.5-omni", "MODEL": folder, "DATA": data, "OUTPUT": out, "OMP_NUM_THREADS": 1}
+    environment = os.environ | {key: str(value) for key, value in (world | settings | processes).items()}
     command = ["bash", ROOT / "shell" / "first_stage.sh", *flags]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    stage = tmp_path / "out" / "stage1"
-    log = [json.loads(line) for line in (stage / "logging.jsonl").read_text().splitlines()]
+    log = [json.loads(line) for line in (out / "stage1" / "logging.jsonl").read_text().splitlines()]
     losses = [entry["loss"] for entry in log if "loss" in entry]
     assert len(losses) == 2 and np.isfinite(losses).all()
+    return world, losses, out / "stage1"
+
+
+@pytest.mark.skipif(not find_spec("deepspeed"), reason="deepspeed is not installed: ZeRO is not tested")
+def test_rows_without_sound_keep_up_with_zero3(tmp_path, folder):
+    """One row a pass on each of two processes: who has no sound gathers the audio tower's weights with who has. Losses
+    are those of one process to 1e-4, of 5.7: float32 sums are in another order, and the learning rate is high."""
+    rows = ["--per_device_train_batch_size", "1", "--lora_dropout", "0", "--gradient_accumulation_steps"]
+    _, alone, _ = steps(tmp_path, folder, *rows, "4")
+    zero = ["--deepspeed", "zero3", "--external_plugins", ROOT / "tests" / "deepspeed_on_cpu.py"]
+    settings = {"NPROC_PER_NODE": 2, "MASTER_PORT": free_port(), "RECORD": tmp_path / "rows"}
+    _, shared, stage = steps(tmp_path, folder, *rows, "2", *zero, **settings)
+    assert shared == pytest.approx(alone, rel=0, abs=1e-4) and (stage / "checkpoint-2" / "global_step2").is_dir()
+
+
+def test_two_steps_and_answers_from_rows_with_sound(tmp_path, folder):
+    """first_stage.sh, `swift infer`: the result rows list what was heard, and rows without sound are answered too."""
+    world, _, stage = steps(tmp_path, folder, "--gradient_accumulation_steps", "2")
+    data, config = world["AMT_DATA"], ROOT / "configs" / "qwen2.5-omni"
     trained = load_file(stage / "checkpoint-2" / "adapter_model.safetensors")
     ear = "thinker.audio_tower.proj.weight"
     assert not torch.equal(trained[f"base_model.model.{ear}"], load_file(folder / "model.safetensors")[ear])
