@@ -383,18 +383,16 @@ def _curve(key: str, kind: str) -> str | None:
     channel, _, figure = key.removeprefix("eval_").partition("_")
     if not key.startswith("eval_") or key.startswith("eval_loss") or channel.count(".") != 1:
         return None
-    task = task_of(channel)[0]
-    protocol = f"{task.protocols[0]}_" if len(task.protocols) > 1 else ""
-    return channel if figure == protocol + task.headlines[0][0] else None
+    return channel if figure == task_of(channel)[0].headlines[0][0].replace(" ", "_") else None
 
 
-def picture(lines: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], kind: str) -> bytes:
-    """A PNG: a panel for each variant, a line for each channel."""
+def picture(lines: Mapping[str, Mapping[str, Sequence]], kind: str, known: Sequence[str]) -> bytes:
+    """A PNG: a panel for each variant, a line for each channel; `known` channels have their colours in that order."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     names = sorted({channel for channels in lines.values() for channel in channels})
-    colours = dict(zip(names, mpl.colormaps["tab10"].colors * 3, strict=False))
+    colours = dict(zip(known, mpl.colormaps["tab10"].colors * 3, strict=False))
     across = min(4, len(lines))
     down = -(-len(lines) // across)
     figure = Figure(figsize=(3.1 * across, 2.3 * down + 0.5), layout="constrained")
@@ -514,7 +512,9 @@ def main() -> int:
     }
     told, parts = facts(results), sections(ablation, results, options.bootstrap)
     drawn = {"Loss of the training rows by channel": "loss", "Scores of the dev rows by channel": "score"}
-    pictures = {title: picture(lines, kind) for title, kind in drawn.items() if (lines := curves(results, kind))}
+    found = {title: (lines, kind) for title, kind in drawn.items() if (lines := curves(results, kind))}
+    known = sorted({channel for lines, _ in found.values() for channels in lines.values() for channel in channels})
+    pictures = {title: picture(lines, kind, known) for title, (lines, kind) in found.items()}
     folder = options.out or options.outputs[0] / "report"
     for title, data in pictures.items():
         with atomic_open(folder / _file(title), "wb") as file:
