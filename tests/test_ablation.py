@@ -194,7 +194,7 @@ def small(world, project, tmp_path_factory) -> dict[str, Path]:
         settings |= {"logging_steps": 1, "val_dataset": ["amt:mosei.msa.test", "amt:meld.mer.test"]}
         (config / f"{stage}.yaml").write_text(yaml.safe_dump(settings))
     shutil.copy(CONFIGS / "demo" / "infer.yaml", config)
-    (config / "mixtures.yaml").write_text(yaml.safe_dump(MIXTURES))
+    (config / "mixtures.yaml").write_text(yaml.safe_dump(MIXTURES, sort_keys=False))
     variants = {"zero-shot": {}, "stage1": {"stage1": "stage1"}, "m2se": {"after": "stage1", "stage2": "stage2"}}
     variants["broken"] = {"stage1": "stage1"}
     table = {"title": "t", "rows": ["zero-shot", "stage1", "m2se"], "against": "m2se"}
