@@ -23,7 +23,7 @@ from swift_plugins.answering import AnsweringEngine
 from swift_plugins.features import Features, refuse_trained, tower_digest
 from swift_plugins.files import InputError
 from swift_plugins.internvl2 import load_internvl2, native_config
-from tests.conftest import in_process
+from tests.conftest import in_process, process
 from tests.test_frames import write_clip
 from tests.test_template import row, template_of
 from tests.tiny_amt import tiny_amt
@@ -34,8 +34,8 @@ ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.swift
 
 
-def command(model, data, out, *flags, status=0, **env):
-    done = in_process("-m", "data_prep.features", "--model", model, "--data", data, "--out", out, *flags, **env)
+def command(model, data, out, *flags, status=0, run=in_process, **env):
+    done = run("-m", "data_prep.features", "--model", model, "--data", data, "--out", out, *flags, **env)
     assert done.returncode == status, done.stderr
     return done
 
@@ -233,18 +233,18 @@ def test_killed_and_run_again(world, tmp_path):
             file.write(json.dumps(answer | {"videos": [f"more{i}.mp4"]}) + "\n")
     assert len(named_media(data, ["train"])) == 154
     told = ["features", "--model", model, "--data", data, "--out", tmp_path / "out", "--jobs", "0", "--batch", "8"]
-    process = FORKS.Process(target=_in_a_process, args=([*map(str, told)],))
-    process.start()
+    killed = FORKS.Process(target=_in_a_process, args=([*map(str, told)],))
+    killed.start()
     deadline = time.monotonic() + 120
     while len(entries(tmp_path / "out")) < 3:
-        assert process.is_alive() and time.monotonic() < deadline
+        assert killed.is_alive() and time.monotonic() < deadline
         time.sleep(0.01)
-    process.kill()
-    process.join()
+    killed.kill()
+    killed.join()
     before = {entry: entry.stat().st_mtime_ns for entry in entries(tmp_path / "out")}
     content = {entry: entry.read_bytes() for entry in before}
     assert 3 <= len(before) < 154
-    said = command(model, data, tmp_path / "out").stdout
+    said = command(model, data, tmp_path / "out", run=process).stdout
     assert f"{len(before)} of them there already" in said and "154 of 154 are prepared" in said
     assert len(entries(tmp_path / "out")) == 154
     assert all(entry.read_bytes() == content[entry] for entry in before)
