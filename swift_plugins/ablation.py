@@ -205,11 +205,6 @@ class Work:
     samples: int
     answers: int
 
-    @property
-    def rows(self) -> int:
-        """Rows of the mixture."""
-        return sum(self.tasks.values())
-
 
 def works(runs: Sequence[Run], config: Path, data: Path, answers: int) -> dict[Run, Work]:
     """The work of each run; `InputError` for a mixture that cannot be drawn."""
@@ -335,9 +330,7 @@ class Runner:
                 variables["FIRST"] = str(earlier)
             seconds["train"], memory["train"] = self._do(SCRIPTS[stage], variables, folder / "train.log")
         variables["RESULT"] = str(answers)
-        variables["SEED"] = (
-            ""  # every run answers the same rows, also where only some are asked for (amt:meld.mer.dev#300)
-        )
+        variables["SEED"] = ""  # the same rows for every run, where only some are asked for (amt:meld.mer.dev#300)
         variables |= {"CHECKPOINT": str(self._checkpoint(run))} if stage else {"MERGED": str(self.options.model)}
         if not answers.with_name("answers.scores.json").is_file():
             answers.unlink(missing_ok=True)  # of a kill while they were scored
