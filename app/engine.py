@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from swift_plugins import TRAINING, likelihood, need
+from swift_plugins import TRAINING, files, likelihood, need
 from swift_plugins.files import CONFIGS, PLUGIN, ROOT, InputError, read_json
 
 DEMO = CONFIGS / "demo" / "checkpoint"
@@ -55,12 +55,7 @@ class Model(Protocol):
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The adapter that was saved last by a stage under `folder`: stage 2 before stage 1, whole saves only (env.sh)."""
-    for stage in ("stage2", "stage1"):
-        states = folder.glob(f"{stage}/checkpoint-*/trainer_state.json")
-        states = [state for state in states if state.read_text(encoding="utf-8").splitlines()[-1:] == ["}"]]
-        if states:
-            return max(states, key=lambda state: int(state.parent.name.rpartition("-")[2])).parent
-    return None
+    return next(filter(None, (files.last_checkpoint(folder / stage) for stage in ("stage2", "stage1"))), None)
 
 
 def newest_checkpoint(output: Path) -> Path | None:

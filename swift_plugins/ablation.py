@@ -35,6 +35,7 @@ from swift_plugins.files import (
     ROOT,
     Config,
     InputError,
+    last_checkpoint,
     read_config,
     read_json,
     read_yaml,
@@ -360,12 +361,11 @@ class Runner:
         print(f"{run.label}: {told}, {max(memory.values(), default=0):,} MB at most", flush=True)
 
     def _checkpoint(self, run: Run) -> Path:
-        """The last whole checkpoint of a run (as `last_checkpoint` of shell/env.sh finds it)."""
-        states = (run.folder(self.options.output) / run.variant.stage).glob("checkpoint-*/trainer_state.json")
-        whole = [state for state in states if state.read_text(encoding="utf-8").splitlines()[-1:] == ["}"]]
-        if not whole:
+        """The last whole checkpoint of a run. Raises `Failed` where there is none."""
+        found = last_checkpoint(run.folder(self.options.output) / run.variant.stage)
+        if found is None:
             raise Failed("has no checkpoint")
-        return max(whole, key=lambda state: int(state.parent.name.rpartition("-")[2])).parent
+        return found
 
     def _do(self, script: str, variables: dict[str, str], log: Path, *more: str) -> tuple[float, int]:
         """Run a script of shell/; (seconds, MB of its largest process). Raises `Failed` with its last words."""

@@ -223,6 +223,13 @@ def is_text(value: object) -> bool:
         return False
 
 
+def last_checkpoint(stage: Path) -> Path | None:
+    """The last whole checkpoint in the folder of a stage, None where there is none (as env.sh finds it)."""
+    states = stage.glob("checkpoint-*/trainer_state.json")
+    whole = [state.parent for state in states if state.read_text(encoding="utf-8").splitlines()[-1:] == ["}"]]
+    return max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+
+
 def write_json(path: str | os.PathLike, value: object) -> None:
     """Write one indented JSON document, atomically."""
     with atomic_open(path) as file:
