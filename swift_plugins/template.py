@@ -32,6 +32,7 @@ from swift.template.templates.utils import ChatmlTemplateMeta
 from swift.template.utils import findall
 from swift.template.vision_utils import load_file
 from swift.utils import get_env_args, is_deepspeed_enabled, is_dist
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
 from swift_plugins import features as vision
@@ -354,6 +355,49 @@ class EmoverseTemplate(Deaf, ChannelOfEveryRow, Template):
             image = features(torch.zeros((1, 3, side, side), device=embeds.device, dtype=embeds.dtype)).pooler_output
             embeds = embeds + image.mean() * 0.0
         return {"inputs_embeds": embeds} | packing.packed_mask(self, model, inputs)
+
+    def generate(self, model, *args, **kwargs):
+        return super().generate(model, *args, **self._begun(model, kwargs))
+
+    @torch.no_grad()
+    def _begun(self, model, inputs: dict) -> dict:
+        """What generation takes, with what all its rows begin with (the system turn) run once for all of them.
+
+        Their prompts become start, padding, rest; the cache holds the start.
+        """
+        embeds, mask = inputs.get("inputs_embeds"), inputs.get("attention_mask")
+        if embeds is None or mask is None or len(embeds) < 2 or not self._alike(inputs, embeds.shape[1]):
+            return inputs
+        prompts = [row[there.bool()] for row, there in zip(embeds, mask, strict=True)]
+        shortest = min(map(len, prompts))
+        starts = torch.stack([prompt[: shortest - 1] for prompt in prompts])  # each goes on from one token of its own
+        shared = int((starts == starts[0]).all(-1).all(0).cumprod(0).sum())
+        if not shared:
+            return inputs
+        language = self.get_base_model(model).model.language_model
+        seen = language(inputs_embeds=starts[:1, :shared], use_cache=True).past_key_values
+        seen.batch_repeat_interleave(len(prompts))
+        embeds, mask = torch.zeros_like(embeds), torch.zeros_like(mask)
+        embeds[:, :shared], mask[:, :shared] = starts[:, :shared], 1
+        for place, prompt in enumerate(prompts):
+            rest = len(prompt) - shared
+            embeds[place, -rest:], mask[place, -rest:] = prompt[shared:], 1
+        return inputs | {"inputs_embeds": embeds, "attention_mask": mask, "past_key_values": seen}
+
+    def _alike(self, inputs: dict, width: int) -> bool:
+        """Whether one run of a start serves all rows: one model and one answer each, positions that mean the same."""
+        config, text = inputs["generation_config"], self.config.text_config
+        if (
+            "adapter_names" in inputs
+            or config.num_beams not in (None, 1)
+            or config.num_return_sequences not in (None, 1)
+        ):
+            return False
+        # Above it, positions are turned by the length of what runs together (longrope, dynamic).
+        rope = text.rope_parameters or {}
+        if width > rope.get("original_max_position_embeddings", text.max_position_embeddings):
+            return False
+        return not is_deepspeed_zero3_enabled()  # there, no process may run more often than the others
 
 
 def about_tokens(template: Template, row: dict) -> int:

@@ -1,11 +1,13 @@
 """Which rows `swift infer` answers together, and which command lines it refuses."""
 
+import copy
 import json
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from swift.infer_engine import RequestConfig
 
 import swift_plugins.emoverse  # noqa: F401
@@ -76,6 +78,39 @@ def test_an_answer_has_at_most_the_tokens_of_its_task(writer, monkeypatch, size)
     whole = answers(rows, 6)
     assert [count for count, _ in whole] == [6] * 5
     assert all(one[1].startswith(cut[1].rstrip("\ufffd")) for one, cut in zip(whole, limited, strict=True))
+
+
+def test_what_all_rows_begin_with_runs_once(writer, tmp_path):
+    """The system turn, of rows of any length and with a picture among them; they are answered as each alone."""
+    Image.new("RGB", (40, 40), "teal").save(tmp_path / "one.png")
+    asked = ["How?", "How do you feel about the kite, the lizard and the pretzel?", "<image>How?", "No"]
+    turns = [[{"role": "system", "content": "You are kind."}, {"role": "user", "content": words}] for words in asked]
+    rows = [{"messages": messages} for messages in turns]
+    rows[2]["images"] = [str(tmp_path / "one.png")]
+    engine, run = AnsweringEngine(writer.model, template=writer.template, max_batch_size=8), []
+
+    def note(module, args, kwargs):
+        run.append(tuple(kwargs["inputs_embeds"].shape[:2]))
+
+    def answers(rows):
+        run.clear()
+        found = engine.infer(rows, RequestConfig(max_tokens=6, temperature=0), use_tqdm=False)
+        return [(one.choices[0].message.content, one.usage.prompt_tokens) for one in found]
+
+    hook = writer.model.model.language_model.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        together = answers(copy.deepcopy(rows))
+        (_, shared), (_, rest) = run[:2]
+        assert run[:3] == [(1, shared), (4, rest), (4, 1)], (
+            "the start once, then the rest of four prompts, then answers"
+        )
+        system = writer.template.tokenizer("<|system|>\nYou are kind.<|end|>").input_ids
+        assert shared >= len(system) and shared + rest == max(length for _, length in together)
+        alone = [answers([copy.deepcopy(row)]) for row in rows]
+        assert run[0][0] == 1 and run[0][1] > shared, "a row by itself has nothing to share"
+    finally:
+        hook.remove()
+    assert together == [one for (one,) in alone]
 
 
 @pytest.mark.parametrize(
