@@ -47,6 +47,7 @@ class Options:
     data: Path | None = option(None, metavar="AMT", help="rows with media (default: the demo's, made anew)")
     steps: int = option(24, metavar="N", help="optimiser steps of a run (24)")
     runs: int = option(5, metavar="N", help="runs of each (5)")
+    only: str | None = option(None, choices=("train", "answer"), help="measure one of the two")
     profile: bool = option(False, help="only print where ten steps of each go, the ten operators that take most")
 
 
@@ -153,8 +154,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         runs = Runs(options, options.data or demo_data(scratch), scratch)
+        stages = ("stage1", "stage2") if options.only != "answer" else ()
         start = time.perf_counter()
-        for stage in ("stage1", "stage2"):
+        for stage in stages:
             runs.ours(stage, steps=4 * options.steps)  # fills the cache
         print(f"cache filled in {time.perf_counter() - start:.0f} s", flush=True)
         if options.profile:
@@ -162,13 +164,15 @@ def main() -> int:
                 print(f"{title}, stage 2")
                 runs.train("stage2", *flags, cache=cache, steps=16, profile=10)
             return 0
-        for stage in ("stage1", "stage2"):
+        for stage in stages:
             runs.compared(
                 f"train_{options.config}_{stage}",
                 lambda stage=stage: runs.ours(stage),
                 lambda stage=stage: runs.train(stage, *OFFICIAL, cache=False),
                 options.runs,
             )
+        if options.only == "train":
+            return 0
         runs.answer()  # fills the cache with the test clips
         one = ("--max_batch_size", "1")
         runs.compared(
