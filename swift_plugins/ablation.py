@@ -337,28 +337,28 @@ class Runner:
             answers.unlink(missing_ok=True)  # of a kill while they were scored
             more = ("--score", self.ablation.score)
             seconds["answer"], memory["answer"] = self._do("test.sh", variables, folder / "answer.log", *more)
-        work = self.work[run]
-        write_json(
-            folder / MANIFEST,
-            {
-                "variant": run.name,
-                "seed": run.seed,
-                "stage": stage,
-                "score": self.ablation.score,
-                "mixture": run.variant.mixture,
-                "after": run.variant.after,
-                "tasks": work.tasks,
-                "steps": work.steps,
-                "samples": work.samples,
-                "answers": work.answers,
-                "seconds": {"train": seconds.get("train", 0.0), "answer": seconds.get("answer", 0.0)},
-                "resumed": resumed,  # after a kill: its seconds are those of the last start
-                "peak_memory_mb": memory,
-                **self.common,
-            },
-        )
+        write_json(folder / MANIFEST, self._manifest(run, seconds, memory, resumed))
         told = ", ".join(f"{_minutes(value)} to {name}" for name, value in seconds.items())
         print(f"{run.label}: {told}, {max(memory.values(), default=0):,} MB at most", flush=True)
+
+    def _manifest(self, run: Run, seconds: dict[str, float], memory: dict[str, int], resumed: bool) -> dict[str, Any]:
+        work = self.work[run]
+        return {
+            "variant": run.name,
+            "seed": run.seed,
+            "stage": run.variant.stage,
+            "score": self.ablation.score,
+            "mixture": run.variant.mixture,
+            "after": run.variant.after,
+            "tasks": work.tasks,
+            "steps": work.steps,
+            "samples": work.samples,
+            "answers": work.answers,
+            "seconds": {"train": seconds.get("train", 0.0), "answer": seconds.get("answer", 0.0)},
+            "resumed": resumed,  # after a kill: its seconds are those of the last start
+            "peak_memory_mb": memory,
+            **self.common,
+        }
 
     def _checkpoint(self, run: Run) -> Path:
         """The last whole checkpoint of a run. Raises `Failed` where there is none."""
