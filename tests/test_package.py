@@ -132,6 +132,14 @@ def installed(tmp_path_factory):
     return run
 
 
+def test_no_mark_of_a_merge_is_left():
+    marks = ["-e", "^<<<<<<< ", "-e", "^>>>>>>> "]
+    found = subprocess.run(["git", "grep", "-lI", *marks], cwd=ROOT, capture_output=True, text=True)
+    if found.returncode > 1:
+        pytest.skip(f"no checkout: {found.stderr.strip()}")
+    assert not found.stdout
+
+
 @pytest.mark.slow
 def test_the_wheel_holds_packages_configs_and_scripts(installed):
     names = set(zipfile.ZipFile(installed.wheel).namelist())
