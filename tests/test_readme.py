@@ -116,6 +116,8 @@ RUN_BY = {
     "export AMT_CACHE": "test_features.py::test_training_skips_the_tower_with_the_same_losses",
     "MODEL=/models/InternVL2-4B DATA=amt bash shell/ablation.sh": ABLATION,
     "bash shell/ablation.sh ablation-demo": ABLATION,
+    "export MODEL=models/small DATA=amt-text": ABLATION,
+    "bash shell/ablation.sh small": ABLATION,
     "python -m benchmarks.ablation_report": ABLATION,
     "python -m data_prep.small_backbone": "test_small_backbone.py::test_logits_are_those_of_the_weights_and_it_speaks",
     "python -m data_prep.hold_out": "test_hold_out.py::test_conversations_stay_whole_and_in_order",
