@@ -386,12 +386,10 @@ class EmoverseTemplate(Deaf, ChannelOfEveryRow, Template):
 
     def _alike(self, inputs: dict, width: int) -> bool:
         """Whether one run of a start serves all rows: one model and one answer each, positions that mean the same."""
-        config, text = inputs["generation_config"], self.config.text_config
-        if (
-            "adapter_names" in inputs
-            or config.num_beams not in (None, 1)
-            or config.num_return_sequences not in (None, 1)
-        ):
+        config, text = inputs.get("generation_config"), self.config.text_config
+        if config is None or "adapter_names" in inputs:
+            return False
+        if (config.num_beams or 1) > 1 or (config.num_return_sequences or 1) > 1:
             return False
         # Above it, positions are turned by the length of what runs together (longrope, dynamic).
         rope = text.rope_parameters or {}
